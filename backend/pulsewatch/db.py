@@ -1,0 +1,53 @@
+"""Engine and connections: one way to reach PostgreSQL."""
+
+from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy.engine import URL, make_url
+
+SCHEMA = "pulsewatch"
+
+# Alembic compares names, and errors name the constraint: so every one is named, by one rule.
+NAMING = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+}
+metadata = MetaData(schema=SCHEMA, naming_convention=NAMING)
+
+CONNECT_TIMEOUT_S = 5
+# The session's zone decides how text without an offset is read and how hours are cut: always UTC.
+SESSION_OPTIONS = "-c timezone=UTC -c client_encoding=UTF8"
+
+
+def sqlalchemy_url(dsn: str) -> URL:
+    """A libpq URL (`postgresql://...`) as the URL that SQLAlchemy needs for psycopg 3."""
+    return make_url(dsn).set(drivername="postgresql+psycopg")
+
+
+def libpq_url(dsn: str) -> str:
+    """The same address as psycopg and psql take it."""
+    return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def make_engine(dsn: str, *, pool_size: int, application_name: str, statement_timeout_s: float | None = None) -> Engine:
+    """An engine with a bounded pool; a statement that runs longer than the timeout is cancelled.
+
+    Routes run in a pool of threads that is set to the same size, so that no thread waits for a connection
+    that another waiting thread holds.
+    """
+    options = SESSION_OPTIONS
+    if statement_timeout_s is not None:
+        options += f" -c statement_timeout={int(statement_timeout_s * 1000)}"
+    return create_engine(
+        sqlalchemy_url(dsn),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "options": options,
+        },
+    )

@@ -1,0 +1,92 @@
+"""The only reader of the environment.
+
+Every setting is an environment variable with the prefix `PULSEWATCH_`. Every secret may also be given as the
+path of a file, in the variable of the same name with `_FILE` behind it (Docker and Kubernetes secrets).
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "PULSEWATCH_"
+SECRETS = ("database_url", "owner_database_url")
+
+
+class Settings(BaseSettings):
+    """All settings, read once and frozen. Durations and sizes carry their unit in the name."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://user:password@host:port/name. Unset: the embedded PostgreSQL in data_dir.",
+    )
+    owner_database_url: SecretStr | None = Field(
+        None, description="The role that owns the tables; only `migrate` uses it. Unset: database_url."
+    )
+
+    data_dir: Path = Field(Path(".pulsewatch"), description="Where the embedded PostgreSQL keeps its data.")
+    embedded_port: int = Field(
+        0, ge=0, le=65535, description="Port of the embedded PostgreSQL; 0 takes a free one and remembers it."
+    )
+    embedded_user: str | None = Field(
+        None, description="Started as root, PostgreSQL runs as this user. Unset: postgres, else nobody."
+    )
+    embedded_version: Literal["18", "16"] = Field("18", description="Major version of a new embedded server.")
+
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port the API listens on.")
+
+    max_events: int = Field(10_000, ge=1, description="Events in one request, at most.")
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="A request body, unpacked, at most.")
+    max_pipelines: int = Field(10_000, ge=1, description="Pipelines of one client, at most.")
+    ingest_writers: int = Field(2, ge=1, le=32, description="Connections that write events, in each process.")
+    ingest_queue_events: int = Field(
+        50_000, ge=1, description="Events that may wait for a writer; beyond that the answer is 503."
+    )
+
+    pool_size: int = Field(10, ge=1, le=200, description="Connections for reads and management, at most.")
+
+    keep_events_days: int = Field(400, ge=1, le=3650, description="How long run events are kept.")
+    keep_runs_days: int = Field(400, ge=1, le=3650, description="How long runs are kept (>= events).")
+    keep_rejects_days: int = Field(14, ge=1, le=365, description="How long rejected items are kept.")
+
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: readable on a terminal, JSON lines elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take each secret that is not given directly from the file that `..._FILE` names."""
+        for name in SECRETS:
+            path = os.environ.get(f"{PREFIX}{name.upper()}_FILE")
+            if path and not values.get(name):
+                try:
+                    values[name] = Path(path).read_text(encoding="utf-8").strip()
+                except OSError as error:
+                    msg = f"{PREFIX}{name.upper()}_FILE names a file that cannot be read: {error}"
+                    raise ValueError(msg) from error
+        return values
+
+    @model_validator(mode="after")
+    def runs_outlive_their_events(self) -> Self:
+        """A run without events is history; an event without its run would be an orphan."""
+        if self.keep_runs_days < self.keep_events_days:
+            msg = (
+                f"{PREFIX}KEEP_RUNS_DAYS ({self.keep_runs_days}) must be at least "
+                f"{PREFIX}KEEP_EVENTS_DAYS ({self.keep_events_days})"
+            )
+            raise ValueError(msg)
+        return self
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read from the environment at the first call."""
+    return Settings()
