@@ -1,0 +1,140 @@
+"""One real PostgreSQL for the whole test run, of the major version in PULSEWATCH_TEST_POSTGRES (18 by default).
+
+It is migrated once, as a template. `connection` undoes everything after the test; `database` is a database of the
+test's own, cloned from the template, for what has to commit, crash or restart.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import make_url
+
+from pulsewatch.db import make_engine
+from pulsewatch.embedded import EmbeddedPostgres
+from pulsewatch.migrate import migrate
+from pulsewatch.settings import PREFIX, Settings, get_settings
+
+VERSION = os.environ.get("PULSEWATCH_TEST_POSTGRES", "18")
+TEMPLATE = "pulsewatch_template"
+DATABASE_FIXTURES = frozenset({"server", "dsn", "engine", "connection", "database"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "database: runs on PostgreSQL (set by itself)")
+    config.addinivalue_line("markers", "slow: takes many seconds; `make test` runs it all the same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("database")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings of the person who runs the tests, and those left by another test, change nothing."""
+    for name in list(os.environ):
+        if name.startswith(PREFIX) and not name.startswith(f"{PREFIX}TEST_"):
+            monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A folder that the server's user can reach: pytest's own temporary folders are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="pulsewatch-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def data_dir(open_folder: Path) -> Iterator[Path]:
+    """A folder for an embedded server of the test's own."""
+    folder = Path(tempfile.mkdtemp(dir=open_folder))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_database(server: str, name: str, template: str = "template0") -> str:
+    """Create a database on the server and return its address."""
+    with psycopg.connect(server, dbname="postgres", autocommit=True) as admin:
+        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_database(server: str, name: str) -> None:
+    with psycopg.connect(server, dbname="postgres", autocommit=True) as admin:
+        admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def server(open_folder: Path) -> Iterator[str]:
+    """The address of the server's first database, which is empty; the template beside it is migrated."""
+    settings = Settings.model_validate({"data_dir": open_folder / "server", "embedded_version": VERSION})
+    with EmbeddedPostgres(settings) as address:
+        with psycopg.connect(address, autocommit=True) as admin:
+            # These data need not survive a power cut.
+            for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+                admin.execute(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
+            admin.execute("select pg_reload_conf()")
+        migrate(create_database(address, TEMPLATE), settings)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def dsn(server: str) -> str:
+    """A migrated database that all tests of this run share; leave nothing behind in it."""
+    return create_database(server, "pulsewatch_shared", TEMPLATE)
+
+
+@pytest.fixture(scope="session")
+def engine(dsn: str) -> Iterator[Engine]:
+    engine = make_engine(dsn, pool_size=10, application_name="tests")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def connection(engine: Engine) -> Iterator[Connection]:
+    """A connection whose transaction is rolled back after the test; `begin_nested()` gives savepoints."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        yield connection
+        if transaction.is_active:
+            transaction.rollback()
+
+
+_numbers = iter(range(1_000_000))
+
+
+@pytest.fixture
+def database(server: str) -> Iterator[str]:
+    """The address of a migrated, empty database of the test's own, where everything really commits."""
+    name = f"pulsewatch_{next(_numbers)}"
+    yield create_database(server, name, TEMPLATE)
+    drop_database(server, name)
+
+
+@pytest.fixture
+def empty_database(server: str) -> Iterator[str]:
+    """The address of a database of the test's own that was never migrated."""
+    name = f"pulsewatch_{next(_numbers)}"
+    yield create_database(server, name)
+    drop_database(server, name)
+
+
+@pytest.fixture
+def settings(database: str) -> Settings:
+    """Settings that name the test's own database."""
+    return Settings.model_validate({"database_url": database})
