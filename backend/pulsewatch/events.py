@@ -1,0 +1,230 @@
+"""The vocabulary of events, whatever wire they came over: statuses, identity, precedence. Pure.
+
+Everything that makes ingestion idempotent and order-proof is decided here, from the producer's own words alone:
+which event is the same event (`dedupe_key`), whether it says the same (`content_digest`), which run it belongs to
+(`run_id`) and which of a run's events wins (`state_key`).
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+MAX_ATTEMPT = 31
+MAX_CLOCK_AHEAD = timedelta(minutes=10)
+SCHEDULED_FROM = datetime(2000, 1, 1, tzinfo=UTC)
+SCHEDULED_AHEAD = timedelta(days=400)
+
+# Clients and pipelines are addressed by slug in URLs; this is what a slug may look like.
+SLUG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_SLUG = re.compile(SLUG_PATTERN)
+
+
+class Status(StrEnum):
+    """What an event says of its run. `timed_out` is written by PulseWatch alone."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    TIMED_OUT = "timed_out"
+    INFO = "info"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the run has come to an end."""
+        return self in TERMINAL
+
+    @property
+    def precedence(self) -> int:
+        """Its class in a state key: a producer's end, then timed_out, then running, then queued."""
+        return PRECEDENCE[self]
+
+    @property
+    def rank(self) -> int:
+        """Which of two ends at the same instant wins: the worse one."""
+        return RANK.get(self, 0)
+
+
+TERMINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.SKIPPED, Status.TIMED_OUT})
+PRODUCER_TERMINAL = TERMINAL - {Status.TIMED_OUT}
+PRECEDENCE = dict.fromkeys(PRODUCER_TERMINAL, 3) | {
+    Status.TIMED_OUT: 2,
+    Status.RUNNING: 1,
+    Status.QUEUED: 0,
+    Status.INFO: 0,
+}
+RANK = {Status.FAILED: 4, Status.CANCELLED: 3, Status.SKIPPED: 2, Status.SUCCEEDED: 1}
+# What a run's own status can be: info changes none, and a run known only by info is queued.
+RUN_STATUSES = tuple(status for status in Status if status is not Status.INFO)
+
+
+class Flag:
+    """Odd things about an event that was accepted all the same; a run carries those of all its events."""
+
+    ASSUMED_UTC = 1  # a wire that allows it gave a time without an offset
+    SCHEDULED_AT_IGNORED = 2  # scheduled_at lay outside 2000-01-01 .. now + 400 days and was dropped
+
+
+class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The run that started this one, in the producer's words."""
+
+    pipeline: str
+    run: str
+    namespace: str = ""
+
+
+class RunEvent(msgspec.Struct, kw_only=True):
+    """One accepted fact about a run, the same for every wire.
+
+    Times are aware and in UTC. `pipeline` is the producer's name for it, `run` its name for the run.
+    `metrics` and `attributes` are None when absent or empty.
+    """
+
+    client: str
+    pipeline: str
+    run: str
+    status: Status
+    occurred_at: datetime
+    namespace: str = ""
+    event_id: str | None = None
+    attempt: int | None = None
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    duration_s: float | None = None
+    message: str | None = None
+    error_class: str | None = None
+    url: str | None = None
+    metrics: dict[str, float] | None = None
+    attributes: dict[str, Any] | None = None
+    parent: Parent | None = None
+    flags: int = 0
+
+
+_canonical = msgspec.json.Encoder(order="sorted")
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return _canonical.encode(value)
+
+
+def epoch_us(at: datetime) -> int:
+    """Microseconds since 1970 of an aware time."""
+    return (at - EPOCH) // MICROSECOND
+
+
+def canonical_time(at: datetime) -> str:
+    """The one spelling of an instant: UTC, `Z`, microseconds only where there are any."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def digest16(*parts: str) -> str:
+    """32 hex digits over the parts. NUL separates them; no accepted text contains one."""
+    return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def dedupe_key(event: RunEvent) -> str:
+    """What makes two events the same event (hex, 16 bytes): event_id and time, else run, attempt, status and time.
+
+    The time is in the digest although it stands beside it in the primary key: two info events of one run that share
+    an event_id would otherwise tie, and the order of arrival would decide which of them is shown.
+    """
+    at = str(epoch_us(event.occurred_at))
+    if event.event_id is not None:
+        return digest16("id", event.event_id, at)
+    return digest16("of", event.namespace, event.pipeline, event.run, str(event.attempt or 0), event.status, at)
+
+
+def content_digest(event: RunEvent) -> str:
+    """Equal for two events that say the same (hex, 16 bytes): a retry, as opposed to a conflict.
+
+    flags are left out: they tell how a time was read, not what was said.
+    """
+    parent = event.parent
+    words = (
+        event.namespace,
+        event.pipeline,
+        event.run,
+        event.status,
+        event.attempt or 0,
+        None if event.scheduled_at is None else epoch_us(event.scheduled_at),
+        None if event.started_at is None else epoch_us(event.started_at),
+        event.duration_s,
+        event.message,
+        event.error_class,
+        event.url,
+        event.metrics,
+        event.attributes,
+        None if parent is None else (parent.namespace, parent.pipeline, parent.run),
+    )
+    return blake2b(_canonical.encode(words), digest_size=16).hexdigest()
+
+
+def state_key(event: RunEvent) -> int:
+    """Precedence of an event within its run; the greatest wins. 0 for info, which never changes a status.
+
+    attempt << 58 | class << 56 | epoch_us << 3 | rank: the higher attempt, then the class of the status, then the
+    later time, then the worse end. 53 bits of microseconds last until the year 2255.
+    """
+    status = event.status
+    if status is Status.INFO:
+        return 0
+    return (
+        (event.attempt or 0) << 58 | PRECEDENCE[status] << 56 | epoch_us(event.occurred_at) << 3 | RANK.get(status, 0)
+    )
+
+
+_UUID7 = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_CROCKFORD = {digit: value for value, digit in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
+
+
+def time_prefix(external_id: str) -> str | None:
+    """The 48 bits of time (12 hex digits) in a UUIDv7 or ULID, else None."""
+    if len(external_id) == 36 and _UUID7.fullmatch(external_id):
+        return (external_id[:8] + external_id[9:13]).lower()
+    if len(external_id) == 26 and _ULID.fullmatch(external_id):
+        milliseconds = 0
+        for digit in external_id[:10]:
+            milliseconds = milliseconds << 5 | _CROCKFORD[digit]
+        return f"{milliseconds:012x}"
+    return None
+
+
+def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:
+    """A run's UUIDv8, from the producer's own words: any order of arrival gives the same id.
+
+    48 bits of time where external_id carries them, so that rows of runs that start together lie together; the rest,
+    and all of it otherwise, is a digest of the four words (decisions/0001).
+    """
+    digest = digest16(client, namespace, pipeline, external_id)
+    head = time_prefix(external_id) or digest[:12]
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{head[:8]}-{head[8:]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
+
+
+def is_slug(text: str) -> bool:
+    """Whether the text can stand in a URL as the name of a client or pipeline."""
+    return _SLUG.fullmatch(text) is not None
+
+
+def pipeline_slug(namespace: str, name: str) -> str:
+    """A pipeline's slug: its name where that is one, else a readable part of it and 8 digits of the digest.
+
+    A pipeline in a namespace always gets the digest: the bare slug belongs to the name in the empty namespace,
+    whichever of the two is seen first.
+    """
+    if not namespace and is_slug(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:91].rstrip("-._")
+    suffix = digest16(namespace, name)[:8]
+    return f"{readable}-{suffix}" if readable else f"p-{suffix}"

@@ -1,0 +1,343 @@
+"""What is a duplicate; how events become run state. The one statement through which every run event goes.
+
+A run's row is a pure function of the set of its accepted events: every column is merged by an operation that does
+not care for order or repetition (greatest, least, union, or the block of the event that is first or wins). The same
+rules stand twice: in `fold`, between the events of one batch, and in MERGE_SQL, between the batch and what is stored.
+So an event that was there already can be merged again without harm, and the statement needs no look-up. Only a
+conflict (same identity, other content) must not be merged: where one turns up, the transaction is rolled back and
+done again without it.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from pulsewatch import catalog, ledger, resolve
+from pulsewatch.events import RunEvent, epoch_us
+from pulsewatch.ingest_sql import CONFLICT_SQL, MERGE_SQL
+from pulsewatch.runstate import RunDelta, event_row
+from pulsewatch.submissions import (
+    ACCEPTED,
+    DUPLICATE,
+    CatalogStatement,
+    Item,
+    Outcome,
+    Receipt,
+    Refusal,
+    Rejected,
+    Submission,
+)
+
+# Taken shared by every ingest transaction; erasing a client takes it alone once, to see all of them end.
+INGEST_LOCK = "select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"
+
+CHECK_VIOLATION = "23514"
+
+Begin = Callable[[], AbstractContextManager[Connection]]
+
+
+class ConflictFound(Exception):
+    """Some events have the identity of a stored event but other content. Holds their positions."""
+
+    def __init__(self, positions: set[int]) -> None:
+        super().__init__(positions)
+        self.positions = positions
+
+
+class CommitUnknownError(Exception):
+    """The connection broke while committing: the events may be stored or not."""
+
+
+CONFLICT = Refusal("conflict", "/event_id", "An event of the same identity says something else; the first one stays.")
+
+
+def store(
+    begin: Begin,
+    submissions: Sequence[Submission],
+    known: resolve.PipelineCache,
+    *,
+    max_pipelines: int,
+    received_at: datetime,
+) -> list[Receipt]:
+    """Store what some requests sent, in one transaction; when this returns, it is committed.
+
+    1. A month that has no partition yet gets one, once.
+    2. Items that the database refuses (SQLSTATE classes 22 and 23) are found by halving and become rejects;
+       their neighbours are stored.
+    3. Rejects and counts are written with the events.
+
+    Raises DBAPIError when the database is away or too busy (nothing is stored), CommitUnknownError when it went
+    away in the act. Both may be tried again: storing is idempotent.
+    """
+    items = [item for submission in submissions for item in submission.items]
+
+    def attempt() -> list[Receipt]:
+        learned: dict[resolve.PipelineName, int] = {}
+        with _transaction(begin) as connection:
+            outcomes = merge(connection, items, known, learned, max_pipelines=max_pipelines, excluded=excluded)
+            receipts = _receipts(submissions, outcomes)
+            ledger.record(connection, submissions, receipts, outcomes, received_at)
+        known.learn(learned)
+        return receipts
+
+    excluded: dict[int, Refusal] = {}
+    partitions_are_there = False
+    while True:
+        try:
+            return attempt()
+        except ConflictFound as found:
+            excluded |= dict.fromkeys(found.positions, CONFLICT)
+        except DBAPIError as error:
+            if not is_refused_data(error):
+                raise
+            if sqlstate(error) == CHECK_VIOLATION and not partitions_are_there:
+                _ensure_partitions(begin, items)
+                partitions_are_there = True
+            else:
+                excluded |= _find_refused(begin, items, known, excluded, max_pipelines)
+
+
+class _transaction:  # noqa: N801 - reads as a statement
+    """`begin()`, telling a commit that broke off from a statement that failed."""
+
+    def __init__(self, begin: Begin) -> None:
+        self._context = begin()
+
+    def __enter__(self) -> Connection:
+        return self._context.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._context.__exit__(kind, error, trace)
+        except DBAPIError as failed:
+            if error is None and failed.connection_invalidated:
+                raise CommitUnknownError from failed
+            raise
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """The five characters that PostgreSQL gives with an error; '' where the server could not answer."""
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+def is_worth_retrying(error: DBAPIError) -> bool:
+    """Whether the same transaction may well succeed in a moment: it met another, or the server restarts."""
+    return sqlstate(error)[:2] in {"40", "57", "08"} or sqlstate(error) == "55P03" or error.connection_invalidated
+
+
+def is_refused_data(error: DBAPIError) -> bool:
+    """Whether the data is at fault, so that trying again cannot help."""
+    return sqlstate(error)[:2] in {"22", "23", "54"}
+
+
+def _ensure_partitions(begin: Begin, items: Sequence[Item]) -> None:
+    """Make the months that the events need. PostgreSQL tells a missing one by CHECK_VIOLATION alone."""
+    months = sorted({item.occurred_at.strftime("%Y-%m-01") for item in items if isinstance(item, RunEvent)})
+    with begin() as connection:
+        for month in months:
+            connection.exec_driver_sql("select pulsewatch.ensure_partition(%s::date)", (month,))
+
+
+def _find_refused(
+    begin: Begin,
+    items: Sequence[Item],
+    known: resolve.PipelineCache,
+    excluded: dict[int, Refusal],
+    max_pipelines: int,
+) -> dict[int, Refusal]:
+    """Which items the database refuses, found by halving in transactions that are rolled back."""
+    refused: dict[int, Refusal] = {}
+    halves = [[position for position in range(len(items)) if position not in excluded]]
+    while halves:
+        positions = halves.pop()
+        try:
+            with begin() as connection, connection.begin_nested() as trial:
+                merge(
+                    connection,
+                    [items[position] for position in positions],
+                    known,
+                    {},
+                    max_pipelines=max_pipelines,
+                )
+                trial.rollback()
+        except ConflictFound:
+            continue
+        except DBAPIError as error:
+            if not is_refused_data(error):
+                raise
+            if len(positions) == 1:
+                reason = str(error.orig).splitlines()[0]
+                refused[positions[0]] = Refusal("database_refused", "", f"PostgreSQL refuses this item: {reason}")
+            else:
+                middle = len(positions) // 2
+                halves += [positions[:middle], positions[middle:]]
+    if not refused:
+        # Only together do they fail, which halving cannot find: give up loudly rather than loop.
+        msg = "the database refused a batch of which it takes every part"
+        raise RuntimeError(msg)
+    return refused
+
+
+def merge(
+    connection: Connection,
+    items: Sequence[Item],
+    known: resolve.PipelineCache,
+    learned: dict[resolve.PipelineName, int],
+    *,
+    max_pipelines: int,
+    excluded: dict[int, Refusal] | None = None,
+) -> list[Outcome]:
+    """Merge items into the tables, within the caller's transaction; one outcome for each, in order.
+
+    `excluded` are positions that are left out with the refusal given. Ids of pipelines that were looked up or made
+    are put into `learned`, for the caller to keep once it has committed. Raises ConflictFound, after which the
+    transaction must be rolled back.
+    """
+    outcomes: list[Outcome | None] = [None] * len(items)
+    for position, refusal in (excluded or {}).items():
+        outcomes[position] = refusal
+    connection.exec_driver_sql(INGEST_LOCK)
+    clients = resolve.clients(connection, {item.client for item in items})
+    for position, item in enumerate(items):
+        if outcomes[position] is None and clients[item.client].is_archived:
+            outcomes[position] = Refusal("client_archived", "/client", f"Client {item.client!r} is archived.")
+    pipeline_ids = _resolve_pipelines(connection, items, outcomes, clients, known, learned, max_pipelines)
+    _apply_catalog(connection, items, outcomes, clients)
+    _merge_events(connection, items, outcomes, clients, pipeline_ids)
+    return [outcome or ACCEPTED for outcome in outcomes]
+
+
+_PIPELINE_REFUSALS = {
+    "pipeline_limit": "Client {client!r} has {limit} pipelines already, which is the most it may have.",
+    "slug_taken": "Another pipeline of client {client!r} has the slug that this name would get.",
+}
+
+
+def _resolve_pipelines(
+    connection: Connection,
+    items: Sequence[Item],
+    outcomes: list[Outcome | None],
+    clients: dict[str, resolve.KnownClient],
+    known: resolve.PipelineCache,
+    learned: dict[resolve.PipelineName, int],
+    max_pipelines: int,
+) -> dict[resolve.PipelineName, int]:
+    """Ids of the pipelines that the items name; items whose pipeline cannot be made get their refusal."""
+    ids: dict[resolve.PipelineName, int] = {}
+    unknown: set[resolve.PipelineName] = set()
+    for position, item in enumerate(items):
+        if outcomes[position] is None and item.pipeline is not None:
+            name = (clients[item.client].id, item.namespace, item.pipeline)
+            if name not in ids and name not in unknown:
+                found = known.get(name)
+                if found is None:
+                    unknown.add(name)
+                else:
+                    ids[name] = found
+    if not unknown:
+        return ids
+    found_ids, refused = resolve.pipelines(connection, unknown, max_pipelines=max_pipelines)
+    learned.update(found_ids)
+    for position, item in enumerate(items):
+        if refused and outcomes[position] is None and item.pipeline is not None:
+            code = refused.get((clients[item.client].id, item.namespace, item.pipeline))
+            if code:
+                detail = _PIPELINE_REFUSALS[code].format(client=item.client, limit=max_pipelines)
+                outcomes[position] = Refusal(code, "/pipeline", detail)
+    return ids | found_ids
+
+
+def _apply_catalog(
+    connection: Connection,
+    items: Sequence[Item],
+    outcomes: list[Outcome | None],
+    clients: dict[str, resolve.KnownClient],
+) -> None:
+    """Set what client and pipeline events say, sorted so that two writers lock rows in the same order."""
+    statements = [
+        item for position, item in enumerate(items) if outcomes[position] is None and isinstance(item, CatalogStatement)
+    ]
+    for said in sorted(statements, key=lambda said: (clients[said.client].id, said.namespace, said.pipeline or "")):
+        if said.pipeline is None:
+            catalog.upsert_client(connection, said.client, said.changes, said.occurred_at)
+        else:
+            catalog.upsert_pipeline(
+                connection,
+                clients[said.client].id,
+                said.namespace,
+                said.pipeline,
+                said.changes,
+                said.occurred_at,
+            )
+
+
+def _merge_events(
+    connection: Connection,
+    items: Sequence[Item],
+    outcomes: list[Outcome | None],
+    clients: dict[str, resolve.KnownClient],
+    pipeline_ids: dict[resolve.PipelineName, int],
+) -> None:
+    """Insert the run events and merge them into their runs; say which were there already."""
+    rows_by_position: dict[int, dict[str, Any]] = {}
+    runs: dict[tuple[int, str], RunDelta] = {}
+    positions: dict[tuple[int, datetime, str], int] = {}
+    for position, item in enumerate(items):
+        if outcomes[position] is not None or not isinstance(item, RunEvent):
+            continue
+        client_id = clients[item.client].id
+        row = event_row(item, client_id, pipeline_ids[client_id, item.namespace, item.pipeline])
+        identity = (client_id, item.occurred_at, row["k"])
+        if identity in positions:
+            stands = rows_by_position[positions[identity]]
+            outcomes[position] = DUPLICATE if stands["h"] == row["h"] else CONFLICT
+            continue
+        positions[identity] = position
+        rows_by_position[position] = row
+        delta = RunDelta.of(item, row)
+        if (run := runs.setdefault((client_id, row["r"]), delta)) is not delta:
+            run.absorb(delta)
+    if not positions:
+        return
+    for run in runs.values():
+        run.finish()
+    rows = list(rows_by_position.values())
+    parameter = msgspec.json.encode(rows).decode()
+    fresh_count, fresh = connection.exec_driver_sql(MERGE_SQL, {"batch": parameter, "sent": len(rows)}).one()
+    if fresh_count == len(rows):
+        return
+    conflicts = connection.exec_driver_sql(CONFLICT_SQL, {"batch": parameter}).all()
+    if conflicts:
+        raise ConflictFound({positions[client_id, at, key.hex] for client_id, at, key in conflicts})
+    new = {(client_id, epoch, key) for client_id, epoch, key in fresh or ()}
+    for (client_id, at, key), position in positions.items():
+        if (client_id, epoch_us(at), key) not in new:
+            outcomes[position] = DUPLICATE
+
+
+def _receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
+    """Deal the outcomes out to the requests they belong to."""
+    receipts = []
+    position = 0
+    for submission in submissions:
+        receipt = Receipt(rejected=list(submission.rejected))
+        for index, item in zip(submission.indexes, submission.items, strict=True):
+            outcome = outcomes[position]
+            position += 1
+            if outcome is ACCEPTED:
+                receipt.accepted += 1
+            elif outcome is DUPLICATE:
+                receipt.duplicates += 1
+            elif isinstance(outcome, Refusal):
+                receipt.rejected.append(Rejected(index, outcome, item.client))
+        receipt.rejected.sort(key=lambda rejected: rejected.index)
+        receipts.append(receipt)
+    return receipts

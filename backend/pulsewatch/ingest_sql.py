@@ -1,0 +1,143 @@
+"""The one statement that stores a batch of run events, and the one that finds conflicts.
+
+Both take the batch as one JSON parameter, an array of the rows that `runstate.event_row` makes. Inserts are sorted by
+key, so that two writers meet in the same order and never deadlock.
+"""
+
+_BATCH = """json_to_recordset(%(batch)s::json) as item (
+    c bigint, p bigint, r uuid, o timestamptz, k uuid, h uuid, s text, n smallint, g smallint,
+    b timestamptz, q timestamptz, d double precision, i text, t text, z text, u text, m jsonb, a jsonb, v jsonb,
+    w bigint, x text, f timestamptz, b0 timestamptz, b1 timestamptz, b2 timestamptz, e1 timestamptz, g1 smallint,
+    o1 timestamptz, k1 uuid, q1 timestamptz, m1 jsonb, a1 jsonb, v1 jsonb
+)"""
+
+_WINS = "(excluded.state_key, excluded.winner_key) > (run.state_key, run.winner_key)"
+_OPENS = "(excluded.opened_at, excluded.opening_key) < (run.opened_at, run.opening_key)"
+_ATTEMPT = "(excluded.state_key >> 58)"
+_STORED_ATTEMPT = "(run.state_key >> 58)"
+
+
+def _block(condition: str, columns: str) -> str:
+    """Assignments that take all these columns from the new row where the condition holds."""
+    return ",\n        ".join(
+        f"{column} = case when {condition} then excluded.{column} else run.{column} end" for column in columns.split()
+    )
+
+
+def _within_attempt(**functions: str) -> str:
+    """Assignments for columns that speak of the winning attempt only."""
+    return ",\n        ".join(
+        f"{column} = case"
+        f" when {_ATTEMPT} > {_STORED_ATTEMPT} then excluded.{column}"
+        f" when {_ATTEMPT} = {_STORED_ATTEMPT} then {function}(excluded.{column}, run.{column})"
+        f" else run.{column} end"
+        for column, function in functions.items()
+    )
+
+
+MERGE_SQL = f"""
+with item as materialized (
+    select * from {_BATCH}
+),
+
+fresh as (
+    insert into pulsewatch.run_event (
+        client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, attempt, flags, started_at,
+        scheduled_at, duration_s, event_id, message, error_class, url, metrics, attributes, parent
+    )
+    select c, o, k, h, r, p, s, n, coalesce(g, 0), b, q, d, i, t, z, u, m, a, v
+    from item
+    order by c, o, k
+    on conflict (client_id, occurred_at, dedupe_key) do nothing
+    returning client_id, occurred_at, dedupe_key
+),
+
+merged as (
+    insert into pulsewatch.run as run (
+        client_id, id, pipeline_id, external_id, state_key, winner_key, status, finished_at, said_duration_s,
+        implied_start_at, message, error_class, url, winner_scheduled_at, winner_metrics, winner_attributes,
+        winner_parent, opened_at, opening_key, opening_scheduled_at, opening_metrics, opening_attributes,
+        opening_parent, first_at, start_at, latest_start_at, earliest_end_at, flags
+    )
+    select
+        c, r, p, x, w, k,
+        case s when 'info' then 'queued' else s end,
+        case when s in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') then o end,
+        d, b0, t, z, u, q, m, a, v,
+        coalesce(o1, o), coalesce(k1, k),
+        case when k1 is null then q else q1 end,
+        case when k1 is null then m else m1 end,
+        case when k1 is null then a else a1 end,
+        case when k1 is null then v else v1 end,
+        f, b1, b2, e1, coalesce(g1, 0)
+    from item
+    where w is not null
+    order by c, r
+    on conflict (client_id, id) do update set
+        {
+    _block(
+        _WINS,
+        "state_key winner_key status finished_at said_duration_s implied_start_at message error_class "
+        "url winner_scheduled_at winner_metrics winner_attributes winner_parent",
+    )
+},
+        {
+    _block(_OPENS, "opened_at opening_key opening_scheduled_at opening_metrics opening_attributes opening_parent")
+},
+        {_within_attempt(start_at="least", latest_start_at="greatest", earliest_end_at="least")},
+        first_at = least(excluded.first_at, run.first_at),
+        flags = excluded.flags | run.flags,
+        prev_started_at = coalesce(run.start_at, run.implied_start_at),
+        prev_finished_at = run.finished_at
+    -- Nothing is written, and no hour marked, where the events were known already.
+    where {_WINS}
+        or {_OPENS}
+        or excluded.first_at < run.first_at
+        or excluded.flags & ~run.flags <> 0
+        or {_ATTEMPT} >= {_STORED_ATTEMPT} and (
+            excluded.start_at < run.start_at or run.start_at is null and excluded.start_at is not null
+            or excluded.latest_start_at > run.latest_start_at
+            or excluded.earliest_end_at < run.earliest_end_at
+            or run.earliest_end_at is null and excluded.earliest_end_at is not null
+        )
+    returning
+        run.client_id, run.pipeline_id, run.first_at, coalesce(run.start_at, run.implied_start_at) as started_at,
+        run.finished_at, run.prev_started_at, run.prev_finished_at
+),
+
+marked as (
+    insert into pulsewatch.dirty (client_id, pipeline_id, hour_at)
+    select distinct merged.client_id, merged.pipeline_id, date_bin('1 hour', touched.at, '2000-01-01 00:00:00+00')
+    from merged
+    cross join lateral (
+        values
+        (coalesce(merged.started_at, merged.first_at)), (merged.finished_at),
+        (merged.prev_started_at), (merged.prev_finished_at)
+    ) as touched (at)
+    where touched.at is not null
+)
+
+select
+    (select count(*) from fresh) as fresh_count,
+    -- Which ones, where it was not all of them.
+    case when (select count(*) from fresh) < %(sent)s then (
+        select json_agg(json_build_array(
+            fresh.client_id, (extract(epoch from fresh.occurred_at) * 1000000)::bigint,
+            replace(fresh.dedupe_key::text, '-', '')
+        ))
+        from fresh
+    ) end as fresh
+"""
+
+# A statement of its own, because it has to see what others committed while MERGE_SQL waited for them.
+CONFLICT_SQL = f"""
+select item.c, item.o, item.k
+from {_BATCH}
+cross join lateral (
+    select run_event.content_digest
+    from pulsewatch.run_event
+    where run_event.client_id = item.c and run_event.occurred_at = item.o and run_event.dedupe_key = item.k
+    limit 1
+) as stored
+where stored.content_digest <> item.h
+"""

@@ -1,0 +1,95 @@
+"""The books of ingestion: what was refused and why, and how much of everything came in."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from pulsewatch.events import EPOCH
+from pulsewatch.submissions import ACCEPTED, Outcome, Receipt, Rejected, Submission
+
+REJECT_ITEM_BYTES = 8192
+STAT_BUCKET = timedelta(minutes=5)
+
+
+def record(
+    connection: Connection,
+    submissions: Sequence[Submission],
+    receipts: Sequence[Receipt],
+    outcomes: Sequence[Outcome],
+    received_at: datetime,
+) -> None:
+    """Keep the rejects, and count every outcome by wire and five minutes."""
+    stats: dict[str, dict[str, Any]] = {}
+    position = 0
+    for submission, receipt in zip(submissions, receipts, strict=True):
+        stat = stats.setdefault(
+            submission.source,
+            {"accepted": 0, "duplicates": 0, "rejected": 0, "lag_s_sum": 0.0, "lag_s_max": 0.0},
+        )
+        stat["accepted"] += receipt.accepted
+        stat["duplicates"] += receipt.duplicates
+        stat["rejected"] += len(receipt.rejected)
+        for item in submission.items:
+            if outcomes[position] is ACCEPTED:
+                lag_s = max(0.0, (received_at - item.occurred_at).total_seconds())
+                stat["lag_s_sum"] += lag_s
+                stat["lag_s_max"] = max(stat["lag_s_max"], lag_s)
+            position += 1
+    rejects = [
+        _reject_row(submission, rejected)
+        for submission, receipt in zip(submissions, receipts, strict=True)
+        for rejected in receipt.rejected
+    ]
+    if rejects:
+        connection.exec_driver_sql(_REJECT_SQL, (msgspec.json.encode(rejects).decode(),))
+    bucket_at = received_at - (received_at - EPOCH) % STAT_BUCKET
+    rows = [{"source": source, "bucket_at": bucket_at} | stat for source, stat in sorted(stats.items())]
+    connection.exec_driver_sql(_STAT_SQL, (msgspec.json.encode(rows).decode(),))
+
+
+def _reject_row(submission: Submission, rejected: Rejected) -> dict[str, Any]:
+    return {
+        "client_id": submission.client_id,
+        "client": _storable(rejected.client) if rejected.client else None,
+        "key_id": submission.key_id,
+        "source": submission.source,
+        "code": rejected.refusal.code,
+        "pointer": _storable(rejected.refusal.pointer),
+        "detail": _storable(rejected.refusal.detail),
+        "item": _storable(submission.text_of(rejected.index)[:REJECT_ITEM_BYTES].decode(errors="replace")),
+    }
+
+
+def _storable(text: str) -> str:
+    """The text with what PostgreSQL cannot hold (NUL, lone surrogates) replaced."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+_REJECT_SQL = """
+insert into pulsewatch.ingest_reject (client_id, key_id, source, code, pointer, detail, item)
+select coalesce(item.client_id, client.id), item.key_id, item.source, item.code, item.pointer, item.detail, item.item
+from json_to_recordset(%s::json) as item (
+    client_id bigint, client text, key_id uuid, source text, code text, pointer text, detail text, item text
+)
+left join pulsewatch.client on item.client = client.slug
+"""
+
+_STAT_SQL = """
+insert into pulsewatch.ingest_stat as stat (
+    bucket_at, source, writer, accepted, duplicates, rejected, lag_s_sum, lag_s_max
+)
+select bucket_at, source, pg_backend_pid(), accepted, duplicates, rejected, lag_s_sum, lag_s_max
+from json_to_recordset(%s::json) as said (
+    bucket_at timestamptz, source text, accepted bigint, duplicates bigint, rejected bigint,
+    lag_s_sum double precision, lag_s_max double precision
+)
+on conflict (bucket_at, source, writer) do update set
+    accepted = stat.accepted + excluded.accepted,
+    duplicates = stat.duplicates + excluded.duplicates,
+    rejected = stat.rejected + excluded.rejected,
+    lag_s_sum = stat.lag_s_sum + excluded.lag_s_sum,
+    lag_s_max = greatest(stat.lag_s_max, excluded.lag_s_max)
+"""
