@@ -1,0 +1,178 @@
+"""Requests that arrive together are committed together.
+
+While a writer commits, requests queue; the next transaction takes what has queued. So a lone request is stored at
+once, and under load the cost of a commit is shared by many, with no timer and nothing to tune. Each request is
+answered only after the commit that holds it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pulsewatch import ingest, telemetry
+from pulsewatch.problems import Problem, unavailable
+from pulsewatch.resolve import PipelineCache
+from pulsewatch.submissions import Receipt, Submission
+
+log = logging.getLogger(__name__)
+
+# One transaction takes whole requests until it holds this many items: larger ones gain nothing, and hold locks longer.
+BATCH_ITEMS = 2000
+# A transaction that met another in a deadlock, or a server that is shutting down or starting, is tried again.
+TRIES = 4
+FIRST_PAUSE_S = 0.05
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request that waits for its commit."""
+
+    submission: Submission
+    receipt: asyncio.Future[Receipt]
+
+    @property
+    def size(self) -> int:
+        return len(self.submission.items) + len(self.submission.rejected)
+
+
+class Batcher:
+    """The queue before the writers, of one process. Lives in one event loop."""
+
+    def __init__(self, engine: Engine, *, writers: int, queue_items: int, max_pipelines: int) -> None:
+        self._engine = engine
+        self._max_pipelines = max_pipelines
+        self._known = PipelineCache()
+        self._queues: OrderedDict[UUID | None, deque[_Waiting]] = OrderedDict()
+        self._sizes: dict[UUID | None, int] = {}
+        self._queued_items = 0
+        self._queue_items = queue_items
+        self._threads = ThreadPoolExecutor(writers, thread_name_prefix="ingest-writer")
+        self._idle_writers = writers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Store what one request sent; returns once it is committed.
+
+        Raises Problem 503 where the queue is full, where this key fills half of it alone, or where the database
+        is away. In every case the request may be sent again.
+        """
+        waiting = _Waiting(submission, asyncio.get_running_loop().create_future())
+        key_id = submission.key_id
+        # A queue that is empty takes anything: a request within its own limits can always be served.
+        if self._queued_items and self._queued_items + waiting.size > self._queue_items:
+            raise unavailable("More events are waiting than the database takes in; send it again.")
+        if self._sizes.get(key_id, 0) and self._sizes[key_id] + waiting.size > self._queue_items // 2:
+            raise unavailable("This key's events wait in the queue already and fill its share; send it again.")
+        self._queues.setdefault(key_id, deque()).append(waiting)
+        self._sizes[key_id] = self._sizes.get(key_id, 0) + waiting.size
+        self._queued_items += waiting.size
+        telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
+        if self._idle_writers:
+            self._idle_writers -= 1
+            task = asyncio.create_task(self._write())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await waiting.receipt
+
+    async def close(self) -> None:
+        """Wait until what has been taken is committed."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+        self._threads.shutdown()
+
+    async def _write(self) -> None:
+        """One writer: commit what has queued, until nothing has."""
+        loop = asyncio.get_running_loop()
+        try:
+            while batch := self._draw():
+                try:
+                    receipts = await loop.run_in_executor(self._threads, self._store, [one.submission for one in batch])
+                except Exception as error:  # noqa: BLE001 - whatever it is, every request must get an answer
+                    problem = _as_problem(error)
+                    for one in batch:
+                        if not one.receipt.done():
+                            one.receipt.set_exception(problem)
+                else:
+                    for one, receipt in zip(batch, receipts, strict=True):
+                        if not one.receipt.done():
+                            one.receipt.set_result(receipt)
+        finally:
+            self._idle_writers += 1
+
+    def _draw(self) -> list[_Waiting]:
+        """The next requests, one of each key in turn, so that no key waits behind another's backlog."""
+        batch: list[_Waiting] = []
+        size = 0
+        while self._queues and (not batch or size < BATCH_ITEMS):
+            key_id, queue = next(iter(self._queues.items()))
+            if batch and size + queue[0].size > BATCH_ITEMS:
+                break
+            waiting = queue.popleft()
+            size += waiting.size
+            self._sizes[key_id] -= waiting.size
+            if queue:
+                self._queues.move_to_end(key_id)
+            else:
+                del self._queues[key_id], self._sizes[key_id]
+            # Who hung up while waiting is left out: nobody is told, so nothing is owed.
+            if not waiting.receipt.cancelled():
+                batch.append(waiting)
+        self._queued_items -= size
+        telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
+        return batch
+
+    def _store(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Store in a thread, trying again what the server asks to be tried again."""
+        telemetry.INGEST_BATCH_EVENTS.observe(sum(len(submission.items) for submission in submissions))
+        for attempt in range(1, TRIES + 1):
+            started = time.perf_counter()
+            try:
+                receipts = ingest.store(
+                    self._engine.begin,
+                    submissions,
+                    self._known,
+                    max_pipelines=self._max_pipelines,
+                    received_at=datetime.now(UTC),
+                )
+            except DBAPIError as error:
+                if attempt == TRIES or not ingest.is_worth_retrying(error):
+                    raise
+                log.info("ingest is tried again", extra={"sqlstate": ingest.sqlstate(error), "attempt": attempt})
+                time.sleep(FIRST_PAUSE_S * 2**attempt)
+            else:
+                telemetry.INGEST_COMMIT_SECONDS.observe(time.perf_counter() - started)
+                _count(submissions, receipts)
+                return receipts
+        raise AssertionError  # the last attempt returns or raises
+
+
+def _count(submissions: Sequence[Submission], receipts: Sequence[Receipt]) -> None:
+    for submission, receipt in zip(submissions, receipts, strict=True):
+        for outcome, count in (
+            ("accepted", receipt.accepted),
+            ("duplicate", receipt.duplicates),
+            ("rejected", len(receipt.rejected)),
+        ):
+            if count:
+                telemetry.INGEST_EVENTS.labels(submission.source, outcome).inc(count)
+
+
+def _as_problem(error: Exception) -> Exception:
+    """What the requests of a failed transaction are told: all of it may be sent again."""
+    if isinstance(error, ingest.CommitUnknownError):
+        return unavailable("The database went away while committing; send it again, duplicates do no harm.")
+    if isinstance(error, DBAPIError | PoolTimeoutError):
+        log.warning("the database does not take events: %s", str(getattr(error, "orig", error)).splitlines()[:1])
+        return unavailable("The database does not answer; send it again.", retry_after_s=2)
+    log.exception("storing events failed", exc_info=error)
+    return Problem(500, "internal", "Storing the events failed; the log says why.")

@@ -1,0 +1,6 @@
+"""Door 1: the formats in which events come in, one file each. To add one, list it here."""
+
+from pulsewatch.intake.base import Wire
+from pulsewatch.intake.native import NativeWire
+
+WIRES: tuple[Wire, ...] = (NativeWire(),)
