@@ -44,4 +44,12 @@ def build(settings: Settings | None = None) -> telemetry.App:
     )
     app = api.create_app(settings, engine, keyring)
     api.describe(app, {path: item for wire in WIRES for path, item in wire.openapi_paths().items()}, {})
-    return telemetry.Observed(Edge(app, WIRES, batcher, keyring, settings))
+    edge = Edge(app, WIRES, batcher, keyring, settings)
+
+    async def closing(scope: telemetry.Scope, receive: telemetry.Receive, send: telemetry.Send) -> None:
+        await edge(scope, receive, send)
+        if scope["type"] == "lifespan":
+            writing.dispose()
+            engine.dispose()
+
+    return telemetry.Observed(closing)

@@ -60,7 +60,7 @@ def split(body: bytes, *, is_ndjson: bool) -> list[bytes]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     # What msgspec does not read (NaN, half surrogates) the standard library does, so that it can be named per item.
-    value = _load(body)
+    value = load(body)
     if isinstance(value, dict) and is_envelope(value):
         value = value["events"]
         if not isinstance(value, list):
@@ -86,7 +86,7 @@ def _object(body: bytes) -> dict[str, Any]:
     return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
 
-def _load(body: bytes) -> object:
+def load(body: bytes) -> object:
     try:
         return json.loads(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -103,7 +103,7 @@ def _load(body: bytes) -> object:
 def read_object(text: bytes) -> dict[str, Any] | Refusal:
     """One item as a plain object of values that can be stored, or why not."""
     try:
-        value = _load(text)
+        value = load(text)
     except Problem as problem:
         return Refusal(problem.code, "", problem.detail.replace("body", "item"))
     if not isinstance(value, dict):
@@ -119,7 +119,8 @@ def refuse_text(value: object, pointer: str, depth: int = 1) -> Refusal | None:
         return Refusal("not_finite", pointer, "A number must be finite, and fit a double.")
     if isinstance(value, dict | list):
         if depth > MAX_DEPTH:
-            return Refusal("too_deep", pointer, f"Nested deeper than {MAX_DEPTH} levels.")
+            field = "/".join(pointer.split("/")[:2])
+            return Refusal("too_deep", field, f"Nested deeper than {MAX_DEPTH} levels.")
         for name, member in value.items() if isinstance(value, dict) else enumerate(value):
             refused = _refuse_string(name, pointer) if isinstance(name, str) else None
             refused = refused or refuse_text(member, f"{pointer}/{escape(str(name))}", depth + 1)

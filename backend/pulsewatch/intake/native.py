@@ -277,8 +277,9 @@ def _refuse_attributes(attributes: dict[str, Any]) -> Refusal | None:
     canonical = canonical_json(attributes)
     if len(canonical) > MAX_ATTRIBUTES_BYTES:
         return Refusal("too_long", "/attributes", f"At most {MAX_ATTRIBUTES_BYTES} bytes; these are {len(canonical)}.")
-    if canonical.count(b"{") + canonical.count(b"[") > reading.MAX_DEPTH:
-        return reading.refuse_text(attributes, "/attributes")
+    # Counting is cheap, and an upper bound of the depth within the item.
+    if canonical.count(b"{") + canonical.count(b"[") >= reading.MAX_DEPTH:
+        return reading.refuse_text(attributes, "/attributes", depth=2)
     return None
 
 
