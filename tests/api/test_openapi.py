@@ -1,0 +1,159 @@
+"""The OpenAPI document says what is there, and the answers are what it says."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from fastapi.routing import APIRoute
+
+from pulsewatch.api import describe
+from pulsewatch.events import Status, run_id
+from pulsewatch.submissions import Refusal, Rejected
+from tests.api.conftest import Api, World
+from tests.api.test_runs import event
+
+
+@pytest.fixture
+def document(world: World) -> dict[str, Any]:
+    document: dict[str, Any] = world.nobody().get("/openapi.json").json()
+    return document
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """Raises unless the value is what the schema of this document allows."""
+    whole = {**schema, "components": document["components"]}
+    jsonschema_rs.Draft202012Validator(whole, validate_formats=True).validate(value)
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (f"{method.upper()} {path}", operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+
+
+def test_every_route_is_described_with_examples_and_its_problems(document: dict[str, Any]) -> None:
+    found = operations(document)
+    assert len(found) >= 18
+    for name, operation in found:
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert operation["tags"], name
+        for status, response in operation["responses"].items():
+            assert response["description"], (name, status)
+            assert "x-request-id" in {header.lower() for header in response["headers"]}, (name, status)
+            if int(status) >= 400 and (name, status) != ("GET /ready", "503"):
+                assert list(response["content"]) == ["application/problem+json"], (name, status)
+        if operation.get("security") != []:
+            assert {"401", "403"} <= operation["responses"].keys(), name
+        if operation["responses"].get("503"):
+            assert "Retry-After" in operation["responses"]["503"]["headers"], name
+        for parameter in operation.get("parameters", ()):
+            assert parameter["description"], (name, parameter["name"])
+            assert {"type": "null"} not in parameter["schema"].get("anyOf", ()), (name, parameter["name"])
+
+
+def test_every_example_is_what_its_schema_allows(document: dict[str, Any]) -> None:
+    examples = 0
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                if "json" in media_type:
+                    assert "example" in content, (name, status)
+                    check(document, content["schema"], content["example"])
+                    examples += 1
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            assert content["schema"].get("$ref"), name
+    for title in ("ClientChanges", "PipelineChanges", "KeyRequest"):
+        schema = document["components"]["schemas"][title]
+        check(document, schema, schema["examples"][0])
+        examples += 1
+    assert examples > 100
+
+
+def test_the_document_is_openapi_3_1_and_all_its_references_lead_somewhere(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    for reference in set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document))):
+        assert reference in document["components"]["schemas"]
+    assert "HTTPValidationError" not in json.dumps(document)
+
+
+def test_only_what_machines_ask_needs_no_key(document: dict[str, Any]) -> None:
+    is_open = [name for name, operation in operations(document) if operation.get("security") == []]
+    assert is_open == ["GET /healthz", "GET /ready", "GET /metrics"]
+
+
+def test_real_answers_are_what_the_document_says(world: World, admin: Api, slug: str, document: dict[str, Any]) -> None:
+    base = f"/v1/clients/{slug}"
+    admin.put(base, {"title": "Acme"})
+    admin.put(f"{base}/pipelines/nightly", {"tags": ["dwh"], "schedule": "@daily", "start_grace_s": 5})
+    world.store(
+        event(slug, metrics={"rows": 1.5}, attributes={"host": {"a": [1]}}),
+        event(slug, minutes=5, status=Status.FAILED, message="no"),
+        rejected=[Rejected(0, Refusal("naive_time", "/occurred_at", "no offset"), slug)],
+    )
+    asked = [
+        ("GET", "/v1/clients", "/v1/clients", None),
+        ("GET", "/v1/clients/{client}", base, None),
+        ("PUT", "/v1/clients/{client}", base, {}),
+        ("GET", "/v1/clients/{client}/pipelines", f"{base}/pipelines", None),
+        ("GET", "/v1/clients/{client}/pipelines/{pipeline}", f"{base}/pipelines/nightly", None),
+        ("PUT", "/v1/clients/{client}/pipelines/{pipeline}", f"{base}/pipelines/new", {}),
+        ("GET", "/v1/clients/{client}/pipelines/{pipeline}/runs", f"{base}/pipelines/nightly/runs", None),
+        ("GET", "/v1/runs", f"/v1/runs?client={slug}", None),
+        ("GET", "/v1/runs/{id}", f"/v1/runs/{run_id(slug, '', 'nightly', 'r1')}", None),
+        ("GET", "/v1/rejects", f"/v1/rejects?client={slug}", None),
+        ("GET", "/v1/keys", "/v1/keys", None),
+        ("POST", "/v1/keys", "/v1/keys", {"role": "read", "client": slug}),
+        ("GET", "/healthz", "/healthz", None),
+        ("GET", "/ready", "/ready", None),
+        ("GET", "/v1/clients/{client}", "/v1/clients/nobody", None),
+        ("GET", "/v1/runs", "/v1/runs?limit=0", None),
+    ]
+    for method, template, address, body in asked:
+        answer = admin.request(method, address, json=body)
+        response = document["paths"][template][method.lower()]["responses"][str(answer.status_code)]
+        media_type = answer.headers["content-type"]
+        check(document, response["content"][media_type]["schema"], answer.json())
+
+
+def test_hand_written_paths_are_merged_into_the_document(world: World) -> None:
+    path = {"post": {"summary": "x", "responses": {"200": {"description": "ok"}}}}
+    describe(world.app, {"/v1/extra": path}, {"Extra": {"type": "object"}})
+    try:
+        document = world.nobody().get("/openapi.json").json()
+    finally:
+        describe(world.app, {}, {})
+    assert set(document["paths"]["/v1/extra"]["post"]["responses"]) == {"200", "401"}
+    assert document["components"]["schemas"]["Extra"] == {"type": "object"}
+    assert "/v1/extra" not in world.nobody().get("/openapi.json").json()["paths"]
+
+
+def test_the_docs_page_and_its_files_come_from_here(world: World) -> None:
+    nobody = world.nobody()
+    page = nobody.get("/docs")
+
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert "'self'" in page.headers["content-security-policy"]
+    assets = re.findall(r'(?:href|src)="(docs/assets/[^"]+)"', page.text)
+    assert len(assets) == 4
+    for asset in assets:
+        assert nobody.get(f"/{asset}").status_code == 200
+    assert nobody.get("/docs/assets/swagger-ui-bundle.js").headers["content-type"].startswith("text/javascript")
+    assert nobody.get("/docs/assets/index.html").status_code == 404
+    assert nobody.get("/docs/assets/..%2f..%2f__init__.py").status_code == 404
+
+
+def test_every_route_has_its_own_operation(world: World, document: dict[str, Any]) -> None:
+    declared = {
+        f"{method} {route.path}"
+        for route in world.app.state.api_routes
+        if isinstance(route, APIRoute) and route.include_in_schema
+        for method in route.methods or ()
+    }
+    assert declared == {name for name, _ in operations(document)}
