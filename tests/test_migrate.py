@@ -85,7 +85,7 @@ def view(name: str, columns: str) -> str:
     return f"create or replace view analytics.{name} with (security_invoker = true) as select {columns};\n"
 
 
-# -- tables -----------------------------------------------------------------------------------------------------
+# -- tables --------------------------------------------------------------------------------------------------
 
 
 def test_the_revisions_make_what_the_models_say(server: str, database: str) -> None:
@@ -221,7 +221,7 @@ def test_the_owner_migrates_and_the_other_role_may_work(server: str, empty_datab
         run(server, "drop role pulsewatch_test_app", "drop role pulsewatch_test_owner")
 
 
-# -- partitions and append-only -------------------------------------------------------------------------------------
+# -- partitions and append-only ------------------------------------------------------------------------------
 
 PARTITIONS = "select inhrelid::regclass::text from pg_inherits where inhparent = 'pulsewatch.run_event'::regclass"
 EVENT = """
@@ -302,7 +302,7 @@ def test_a_partition_for_an_absurd_month_is_refused(database: str, month: str) -
     "change", ["update pulsewatch.run_event set status = 'failed'", "delete from pulsewatch.run_event"]
 )
 def test_events_are_append_only(database: str, change: str) -> None:
-    run(database, EVENT.format("2026-11-21T00:00:00Z"))
+    run(database, "select pulsewatch.ensure_partition('2026-11-01')", EVENT.format("2026-11-21T00:00:00Z"))
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="append-only"):
         run(database, change)
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="append-only"):
@@ -318,7 +318,7 @@ def test_events_cannot_be_truncated_or_a_month_dropped_by_the_function(database:
             run(database, statement)
 
 
-# -- analytics objects ------------------------------------------------------------------------------------------------
+# -- analytics objects ---------------------------------------------------------------------------------------
 
 
 def test_a_new_column_at_the_end_leaves_the_users_own_view_in_place(database: str, sql_folder: Path) -> None:
@@ -457,7 +457,7 @@ def test_a_file_that_is_not_one_object_of_its_name_is_refused(
         migrate(database, SETTINGS)
 
 
-# -- the catalog ------------------------------------------------------------------------------------------------------
+# -- the catalog ---------------------------------------------------------------------------------------------
 
 READABLE_TYPES = {
     "bigint", "boolean", "double precision", "integer", "smallint", "text", "timestamp with time zone", "date", "uuid",

@@ -22,6 +22,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -49,18 +50,18 @@ class EmbeddedError(Exception):
     """The embedded PostgreSQL cannot be used; the message names the cure."""
 
 
-def programs(version: str) -> Path:
+def programs(major: str) -> Path:
     """The folder of the server's programs (postgres, initdb, pgbench ...) of this major version.
 
     The package is looked up, never imported: its import has side effects.
     """
     spec = find_spec(PACKAGE)
     for location in (spec.submodule_search_locations if spec else None) or ():
-        folder = Path(location) / FOLDERS[version] / "bin"
+        folder = Path(location) / FOLDERS[major] / "bin"
         if (folder / "postgres").exists():
             return folder
     msg = (
-        f"the embedded PostgreSQL {version} is not installed (package {PACKAGE.replace('_', '-')}); "
+        f"the embedded PostgreSQL {major} is not installed (package {PACKAGE.replace('_', '-')}); "
         f"install it, or set {PREFIX}DATABASE_URL to use a server of your own"
     )
     raise EmbeddedError(msg)
@@ -96,9 +97,13 @@ class EmbeddedPostgres:
         return f"postgresql://{ROLE}:{self._password()}@{HOST}:{port}/{DATABASE}"
 
     def __enter__(self) -> str:
+        self.prepare_folder()
         try:
-            self._prepare_folder()
             with self._lock("start.lock", fcntl.LOCK_EX):
+                self._ensure_password()
+                user = self._user()
+                if user is not None and not self._reaches(user, self.programs):
+                    self.programs = self._copy_programs()
                 self._users = self._open("users.lock")
                 fcntl.flock(self._users, fcntl.LOCK_SH)
                 if self.pid() is None:
@@ -135,7 +140,7 @@ class EmbeddedPostgres:
         finally:
             os.close(users)
 
-    # -- the server -----------------------------------------------------------------------------------------
+    # -- the server ------------------------------------------------------------------------------------------
 
     def pid(self) -> int | None:
         """The process id of the running server, else None."""
@@ -251,39 +256,57 @@ class EmbeddedPostgres:
                 msg = f"the embedded PostgreSQL in {self.data} does not answer: {error}"
                 raise EmbeddedError(msg) from error
 
-    # -- the folder -----------------------------------------------------------------------------------------
+    # -- the folder ------------------------------------------------------------------------------------------
 
-    def _prepare_folder(self) -> None:
-        """Make the folder and the password; see that the user who runs the server can reach all it needs."""
+    def prepare_folder(self) -> None:
+        """Make the folder, and see that the user who runs the server can reach it."""
+        try:
+            self._prepare()
+        except OSError as error:
+            msg = f"cannot use the data folder {self.folder}: {error.strerror or error}"
+            raise EmbeddedError(msg) from error
+
+    def _prepare(self) -> None:
         user = self._user()
         if not self.folder.is_dir():
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             # As root, the server's user has to pass through; nothing in the folder itself is readable.
             self.folder.chmod(0o700 if user is None else 0o711)
-        password = self.folder / "postgres.password"
-        if not password.exists():
-            if (self.data / "PG_VERSION").exists():
-                msg = f"{password} is missing: put it back, or remove {self.folder} to start afresh"
-                raise EmbeddedError(msg)
-            _write(password, secrets.token_urlsafe(32), 0o600)
         if user is not None:
             self._check_reach(user)
 
     def _check_reach(self, user: pwd.struct_passwd) -> None:
-        for path in (self.folder, self.programs):
-            for folder in (*reversed(path.resolve().parents), path.resolve()):
-                if self._reaches(user, folder):
-                    continue
+        for folder in (*reversed(self.folder.resolve().parents), self.folder.resolve()):
+            if not self._reaches(user, folder):
                 msg = (
                     f"PostgreSQL does not run as root, and the user '{user.pw_name}' cannot enter {folder}. "
                     f"Allow it (chmod o+x {folder}), choose another place (--data-dir /var/lib/pulsewatch), "
                     f"set {PREFIX}EMBEDDED_USER to a user who can, or start pulsewatch as a normal user."
-                    if path == self.folder
-                    else f"PostgreSQL does not run as root, and the user '{user.pw_name}' cannot enter {folder}, "
-                    f"where its programs are installed. Allow it (chmod o+x {folder}), install PulseWatch "
-                    f"elsewhere (under /opt), or start pulsewatch as a normal user."
                 )
                 raise EmbeddedError(msg)
+
+    def _ensure_password(self) -> None:
+        password = self.folder / "postgres.password"
+        if password.exists():
+            return
+        if (self.data / "PG_VERSION").exists():
+            msg = f"{password} is missing: put it back, or remove {self.folder} to start afresh"
+            raise EmbeddedError(msg)
+        _write(password, secrets.token_urlsafe(32), 0o600)
+
+    def _copy_programs(self) -> Path:
+        """The server's programs beside the data, for a user who cannot enter where they are installed (/root)."""
+        package = self.programs.parents[1]
+        copy = self.folder / f"programs-{version(PACKAGE.replace('_', '-'))}"
+        if not copy.exists():
+            part = copy.with_name(f"{copy.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            # The programs look for their libraries in the folder beside their package.
+            for source in (package, package.with_name(f"{package.name}.libs")):
+                if source.exists():
+                    shutil.copytree(source, part / source.name, symlinks=True)
+            part.rename(copy)
+        return copy / self.programs.relative_to(package.parent)
 
     def _reaches(self, user: pwd.struct_passwd, folder: Path) -> bool:
         """Whether the user can enter the folder, asked of the system itself: access lists count too."""

@@ -104,7 +104,7 @@ def _check_server(connection: Connection) -> None:
         raise MigrateError(msg)
 
 
-# -- tables ---------------------------------------------------------------------------------------------------
+# -- tables --------------------------------------------------------------------------------------------------
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
@@ -175,7 +175,7 @@ def _grant(connection: Connection, dsn: str) -> None:
         connection.exec_driver_sql(grant)
 
 
-# -- analytics objects ------------------------------------------------------------------------------------------
+# -- analytics objects ---------------------------------------------------------------------------------------
 
 
 def read_objects(folder: Path) -> list[AnalyticsObject]:

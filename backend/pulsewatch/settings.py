@@ -5,6 +5,7 @@ path of a file, in the variable of the same name with `_FILE` behind it (Docker 
 """
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -90,3 +91,11 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process, read from the environment at the first call."""
     return Settings()
+
+
+def export(changes: Mapping[str, object]) -> Settings:
+    """Lay what the command line said over the environment, for this process and for those it starts."""
+    for name, value in changes.items():
+        os.environ[PREFIX + name.upper()] = str(value)
+    get_settings.cache_clear()
+    return get_settings()

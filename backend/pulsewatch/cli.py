@@ -1,0 +1,293 @@
+"""The command `pulsewatch`. It composes and decides nothing; what is expected to fail fails in one line."""
+
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import Progress
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from pulsewatch import __version__, auth, retention
+from pulsewatch import supervisor as up_
+from pulsewatch.db import make_engine
+from pulsewatch.embedded import EmbeddedError, database_url
+from pulsewatch.migrate import MigrateError, is_migrated
+from pulsewatch.migrate import migrate as migrate_database
+from pulsewatch.problems import Problem
+from pulsewatch.settings import PREFIX, Settings, export
+from pulsewatch.telemetry import configure_logging
+
+EXPECTED = (EmbeddedError, MigrateError, up_.UpError, LookupError)
+
+
+class Commands(click.Group):
+    """A group whose commands end expected failures with one line and code 1, without a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EXPECTED as error:
+            raise click.ClickException(str(error)) from error
+        except ValidationError as error:
+            raise click.ClickException("; ".join(_settings_faults(error))) from error
+        except Problem as error:
+            faults = [f"{fault.pointer.lstrip('/')}: {fault.detail}" for fault in error.errors]
+            raise click.ClickException("; ".join(faults) or error.detail) from error
+        except OperationalError as error:
+            said = str(error.orig).strip().split("\n")[0]
+            raise click.ClickException(f"the database does not answer: {said}") from error
+
+
+def _settings_faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        name = "_".join(map(str, fault["loc"])).upper()
+        said = fault["msg"].removeprefix("Value error, ")
+        yield f"{PREFIX}{name}: {said}" if name else said
+
+
+def _options(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options that several commands share; each lays its value over the environment's."""
+    known = {
+        "data_dir": click.option(
+            "--data-dir",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Folder of the embedded PostgreSQL.  [default: .pulsewatch]",
+        ),
+        "host": click.option("--host", help="Address to listen on.  [default: 127.0.0.1]"),
+        "port": click.option(
+            "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]"
+        ),
+    }
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(wanted):
+            command = known[name](command)
+        return command
+
+    return decorate
+
+
+def _settings(**given: object) -> Settings:
+    return export({name: value for name, value in given.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _migrated(settings: Settings) -> Iterator[str]:
+    """The address of a database that has its tables. The embedded one gets them; another is never changed unasked."""
+    with database_url(settings) as dsn:
+        engine = make_engine(dsn, pool_size=1, application_name="pulsewatch")
+        try:
+            ready = is_migrated(engine)
+        finally:
+            engine.dispose()
+        if not ready and settings.database_url is not None:
+            msg = "the database lacks the tables of this version; run `pulsewatch migrate`"
+            raise MigrateError(msg)
+        if not ready:
+            migrate_database(dsn, settings)
+        yield dsn
+
+
+@contextlib.contextmanager
+def _engine(data_dir: Path | None) -> Iterator[Engine]:
+    with _migrated(_settings(data_dir=data_dir)) as dsn:
+        engine = make_engine(dsn, pool_size=2, application_name="pulsewatch")
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every setting is an environment variable PULSEWATCH_...; .env.example lists them.",
+)
+@click.version_option(__version__, prog_name="pulsewatch")
+def cli() -> None:
+    """Run history for pipelines, scheduled jobs and checks, kept in your own PostgreSQL.
+
+    Without PULSEWATCH_DATABASE_URL the commands share an embedded PostgreSQL in --data-dir, which the first of them
+    starts and the last one stops.
+    """
+
+
+@cli.command()
+@_options("data_dir", "host", "port")
+def up(data_dir: Path | None, host: str | None, port: int | None) -> None:
+    """Run everything on this machine: database, api and worker.
+
+    Prints a line that starts with "ready http://" once requests are taken. Ctrl-C or SIGTERM stops it.
+    """
+    settings = _settings(data_dir=data_dir, host=host, port=port)
+    configure_logging(settings)
+    signals = up_.Signals()
+    with up_.running(settings) as stack:
+        stack.wait_until_ready(signals.is_over)
+        if not signals.is_over():
+            click.echo(f"ready {stack.url}")
+        while not signals.is_over():
+            stack.turn()
+
+
+@cli.command()
+@click.option("--fresh", is_flag=True, help="Remove what an earlier demo has left and start over.")
+@_options("data_dir", "host", "port")
+def demo(fresh: bool, data_dir: Path | None, host: str | None, port: int | None) -> None:
+    """Run everything with a made-up history of two months and live events."""
+    settings = _settings(data_dir=data_dir, host=host, port=port)
+    configure_logging(settings)
+    from pulsewatch import demo as made_up  # nobody else needs what it imports
+
+    made_up.run(settings, fresh=fresh)
+
+
+@cli.command()
+@click.option("--socket", "descriptor", type=int, hidden=True, help="Listening socket inherited from `up`.")
+@click.option("--parent", type=int, hidden=True, help="Pipe that closes when `up` dies.")
+@_options("data_dir", "host", "port")
+def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host: str | None, port: int | None) -> None:
+    """Run the api alone."""
+    import uvicorn
+
+    settings = _settings(data_dir=data_dir, host=host, port=port)
+    configure_logging(settings)
+    # uvicorn raises the signal again once it has stopped: as an exception, so that the database is left in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if parent is not None:
+        up_.die_with_parent(parent)
+    listener = up_.listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
+    with listener, _migrated(settings) as dsn:
+        export({"database_url": dsn})
+        config = uvicorn.Config(
+            "pulsewatch.asgi:build",
+            factory=True,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
+        server = uvicorn.Server(config)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            sys.exit(3)
+
+
+@cli.command()
+@click.option("--parent", type=int, hidden=True, help="Pipe that closes when `up` dies.")
+@_options("data_dir")
+def worker(parent: int | None, data_dir: Path | None) -> None:
+    """Run the worker alone: it makes partitions ahead and removes what is past its keep time."""
+    from pulsewatch.worker import Worker
+
+    settings = _settings(data_dir=data_dir)
+    configure_logging(settings)
+    if parent is not None:
+        up_.die_with_parent(parent)
+    with _migrated(settings) as dsn:
+        Worker(settings, dsn).run()
+
+
+@cli.command()
+@_options("data_dir")
+def migrate(data_dir: Path | None) -> None:
+    """Bring the database to the state that this version needs.
+
+    All of it in one transaction; it may be repeated, and run beside a running PulseWatch. With
+    PULSEWATCH_OWNER_DATABASE_URL it runs as that role.
+    """
+    settings = _settings(data_dir=data_dir)
+    configure_logging(settings)
+    with database_url(settings) as dsn:
+        migrate_database(dsn, settings)
+    click.echo("migrated", err=True)
+
+
+@cli.command()
+@click.option("--client", required=True, help="Slug of the client to erase.")
+@click.option("--confirm", required=True, help="The same slug again.")
+@_options("data_dir")
+def purge(client: str, confirm: str, data_dir: Path | None) -> None:
+    """Erase a client and everything of it, for ever.
+
+    New events of it are refused from the start. If it is interrupted, run it again.
+    """
+    if client != confirm:
+        raise click.UsageError(f"--confirm must repeat the client: '{confirm}' is not '{client}'")
+    with _engine(data_dir) as engine, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"Erasing {client}", total=None)
+        purged = retention.purge(
+            engine, client, lambda done, total: progress.update(task, completed=done, total=max(total, done))
+        )
+        progress.update(task, completed=1, total=1)
+    click.echo(
+        f"erased {client}: {purged.events} events, {purged.runs} runs, {purged.pipelines} pipelines, "
+        f"{purged.keys} keys",
+        err=True,
+    )
+
+
+@cli.group()
+def key() -> None:
+    """Make, list and revoke API keys."""
+
+
+@key.command("create")
+@click.option("--role", required=True, type=click.Choice([role.value for role in auth.Role]), help="What it may do.")
+@click.option("--client", help="The one client it may touch; it is made if need be.  [default: all clients]")
+@click.option("--name", help="What it is for.")
+@click.option("--expires-in", type=click.IntRange(1, 36_500), metavar="DAYS", help="Refuse it after so many days.")
+@_options("data_dir")
+def key_create(role: str, client: str | None, name: str | None, expires_in: int | None, data_dir: Path | None) -> None:
+    """Make a key and print it. It is shown this once only."""
+    expires_at = None if expires_in is None else datetime.now(UTC) + timedelta(days=expires_in)
+    with _engine(data_dir) as engine, engine.begin() as connection:
+        _, secret = auth.create_key(connection, auth.Role(role), client, name=name, expires_at=expires_at)
+    click.echo(secret)
+
+
+@key.command("list")
+@_options("data_dir")
+def key_list(data_dir: Path | None) -> None:
+    """List the keys: id, role, client, name, made, expires, last used, state. Columns are separated by tabs."""
+    with _engine(data_dir) as engine, engine.begin() as connection:
+        rows = auth.list_keys(connection)
+    now = datetime.now(UTC)
+    for row in rows:
+        expired = row.expires_at is not None and row.expires_at <= now
+        state = "revoked" if row.revoked_at is not None else "expired" if expired else "valid"
+        times = (_time(at) for at in (row.created_at, row.expires_at, row.last_used_at))
+        click.echo("\t".join((str(row.id), row.role, row.client or "-", row.name or "-", *times, state)))
+
+
+def _time(at: datetime | None) -> str:
+    return "-" if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@key.command("revoke")
+@click.argument("key_id", type=click.UUID)
+@_options("data_dir")
+def key_revoke(key_id: UUID, data_dir: Path | None) -> None:
+    """Refuse the key with this id; every process knows within 5 seconds."""
+    with _engine(data_dir) as engine, engine.begin() as connection:
+        found = auth.revoke_key(connection, key_id)
+    if not found:
+        msg = f"there is no key {key_id}"
+        raise LookupError(msg)
+
+
+def main() -> None:
+    cli(prog_name="pulsewatch")

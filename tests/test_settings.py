@@ -1,0 +1,76 @@
+"""Settings: one frozen class, secrets from files, and a documentation that tells all of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pulsewatch.settings import PREFIX, SECRETS, Settings, export, get_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_example_file_documents_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text()
+    documented = dict(re.findall(r"^#(PULSEWATCH_\w+)=(.*)$", text, re.MULTILINE))
+    fields = Settings.model_fields
+    expected = {
+        PREFIX + name.upper(): "" if field.default is None else str(field.default) for name, field in fields.items()
+    }
+    expected |= {f"{PREFIX}{name.upper()}_FILE": "" for name in SECRETS}
+    assert documented == expected
+
+
+def test_the_example_file_says_of_every_setting_what_the_code_says() -> None:
+    words = " ".join(line.removeprefix("# ") for line in (ROOT / ".env.example").read_text().splitlines())
+    assert [name for name, field in Settings.model_fields.items() if (field.description or "?") not in words] == []
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSEWATCH_PORT", "9999")
+    monkeypatch.setenv("PULSEWATCH_MAX_EVENTS", "")
+    assert get_settings().port == 9999
+    assert get_settings().max_events == 10_000  # empty is unset
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc] # the very thing that must fail
+
+
+def test_a_secret_is_read_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql://u:p@h/d\n")
+    monkeypatch.setenv("PULSEWATCH_DATABASE_URL_FILE", str(secret))
+    settings = Settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://u:p@h/d"
+    assert "u:p" not in repr(settings)
+
+
+def test_a_secret_given_directly_stands_before_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSEWATCH_DATABASE_URL_FILE", "/no/such/file")
+    monkeypatch.setenv("PULSEWATCH_DATABASE_URL", "postgresql://direct/d")
+    settings = Settings()
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == "postgresql://direct/d"
+
+
+def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSEWATCH_OWNER_DATABASE_URL_FILE", "/no/such/file")
+    with pytest.raises(ValidationError, match="PULSEWATCH_OWNER_DATABASE_URL_FILE names a file that cannot be read"):
+        Settings()
+
+
+def test_runs_are_kept_at_least_as_long_as_their_events() -> None:
+    with pytest.raises(ValidationError, match=r"KEEP_RUNS_DAYS \(30\) must be at least PULSEWATCH_KEEP_EVENTS_DAYS"):
+        Settings(keep_events_days=31, keep_runs_days=30)
+    assert Settings(keep_events_days=30, keep_runs_days=30).keep_runs_days == 30
+
+
+def test_what_the_command_line_said_stands_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULSEWATCH_PORT", "1")
+    assert get_settings().port == 1
+    assert export({"port": 2}).port == 2
+    assert get_settings().port == 2
