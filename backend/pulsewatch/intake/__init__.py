@@ -2,5 +2,6 @@
 
 from pulsewatch.intake.base import Wire
 from pulsewatch.intake.native import NativeWire
+from pulsewatch.intake.openlineage import OpenLineageWire
 
-WIRES: tuple[Wire, ...] = (NativeWire(),)
+WIRES: tuple[Wire, ...] = (NativeWire(), OpenLineageWire())
