@@ -94,18 +94,22 @@ class Batcher:
         """One writer: commit what has queued, until nothing has."""
         loop = asyncio.get_running_loop()
         try:
-            while batch := self._draw():
+            while self._queues:
+                batch = self._draw()
+                if not batch:
+                    continue
+                submissions = [one.submission for one in batch]
                 try:
-                    receipts = await loop.run_in_executor(self._threads, self._store, [one.submission for one in batch])
-                except Exception as error:  # noqa: BLE001 - whatever it is, every request must get an answer
-                    problem = _as_problem(error)
-                    for one in batch:
-                        if not one.receipt.done():
-                            one.receipt.set_exception(problem)
-                else:
-                    for one, receipt in zip(batch, receipts, strict=True):
-                        if not one.receipt.done():
-                            one.receipt.set_result(receipt)
+                    receipts = await loop.run_in_executor(self._threads, self._store, submissions)
+                except Exception as error:  # whatever it is, every request must get an answer
+                    receipts = [_as_problem(error)] * len(batch)
+                for one, receipt in zip(batch, receipts, strict=True):
+                    if one.receipt.done():
+                        continue
+                    if isinstance(receipt, Receipt):
+                        one.receipt.set_result(receipt)
+                    else:
+                        one.receipt.set_exception(receipt)
         finally:
             self._idle_writers += 1
 
@@ -131,8 +135,26 @@ class Batcher:
         telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
         return batch
 
-    def _store(self, submissions: Sequence[Submission]) -> list[Receipt]:
-        """Store in a thread, trying again what the server asks to be tried again."""
+    def _store(self, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
+        """Store in a thread. What trips over an error of our own is stored request by request, to spare the others."""
+        try:
+            return [*self._store_together(submissions)]
+        except (DBAPIError, PoolTimeoutError, ingest.CommitUnknownError):
+            raise
+        except Exception:
+            if len(submissions) == 1:
+                raise
+            log.exception("a batch cannot be stored; its requests are taken one by one")
+        return [self._store_alone(submission) for submission in submissions]
+
+    def _store_alone(self, submission: Submission) -> Receipt | Exception:
+        try:
+            return self._store_together([submission])[0]
+        except Exception as error:  # as in _write
+            return _as_problem(error)
+
+    def _store_together(self, submissions: Sequence[Submission]) -> list[Receipt]:
+        """Store in one transaction, trying again what the server asks to be tried again."""
         telemetry.INGEST_BATCH_EVENTS.observe(sum(len(submission.items) for submission in submissions))
         for attempt in range(1, TRIES + 1):
             started = time.perf_counter()

@@ -38,8 +38,12 @@ from pulsewatch.submissions import (
 INGEST_LOCK = "select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"
 
 CHECK_VIOLATION = "23514"
+QUERY_CANCELED = "57014"
 
 Begin = Callable[[], AbstractContextManager[Connection]]
+
+# (client id, occurred_at, dedupe key): the primary key of an event.
+_Identity = tuple[int, datetime, str]
 
 
 class ConflictFound(Exception):
@@ -130,7 +134,10 @@ def sqlstate(error: DBAPIError) -> str:
 
 def is_worth_retrying(error: DBAPIError) -> bool:
     """Whether the same transaction may well succeed in a moment: it met another, or the server restarts."""
-    return sqlstate(error)[:2] in {"40", "57", "08"} or sqlstate(error) == "55P03" or error.connection_invalidated
+    state = sqlstate(error)
+    if state == QUERY_CANCELED:
+        return False  # our own timeout: the next try would take as long, and others wait
+    return state[:2] in {"40", "57", "08"} or state == "55P03" or error.connection_invalidated
 
 
 def is_refused_data(error: DBAPIError) -> bool:
@@ -209,10 +216,36 @@ def merge(
     for position, item in enumerate(items):
         if outcomes[position] is None and clients[item.client].is_archived:
             outcomes[position] = Refusal("client_archived", "/client", f"Client {item.client!r} is archived.")
+    _lock_clients(connection, items, outcomes, clients, known)
     pipeline_ids = _resolve_pipelines(connection, items, outcomes, clients, known, learned, max_pipelines)
     _apply_catalog(connection, items, outcomes, clients)
     _merge_events(connection, items, outcomes, clients, pipeline_ids)
     return [outcome or ACCEPTED for outcome in outcomes]
+
+
+def _lock_clients(
+    connection: Connection,
+    items: Sequence[Item],
+    outcomes: list[Outcome | None],
+    clients: dict[str, resolve.KnownClient],
+    known: resolve.PipelineCache,
+) -> None:
+    """Where a client event is among the items, lock all clients that may be locked later on, at once and in order.
+
+    Otherwise a writer that makes a pipeline of one client and then sets another's title could meet one that does
+    it the other way round.
+    """
+    stated: set[int] = set()
+    others: set[int] = set()
+    for position, item in enumerate(items):
+        if outcomes[position] is None:
+            client_id = clients[item.client].id
+            if item.pipeline is None:
+                stated.add(client_id)
+            elif known.get((client_id, item.namespace, item.pipeline)) is None:
+                others.add(client_id)
+    if stated:
+        resolve.lock_clients(connection, stated | others)
 
 
 _PIPELINE_REFUSALS = {
@@ -279,6 +312,48 @@ def _apply_catalog(
             )
 
 
+class _Batch:
+    """Run events on their way into the tables: each identity once, folded into their runs."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.place: dict[_Identity, int] = {}  # where in the request, for each of the rows
+        self.again: dict[_Identity, list[tuple[int, str]]] = {}  # further copies: where, and what they say
+        self._digest: dict[_Identity, str] = {}
+        self._runs: dict[tuple[int, str], RunDelta] = {}
+
+    def add(self, position: int, event: RunEvent, client_id: int, pipeline_id: int) -> Outcome | None:
+        """Take an event; where the batch holds one of its identity already, the outcome of this one."""
+        row = event_row(event, client_id, pipeline_id)
+        identity = (client_id, event.occurred_at, row["k"])
+        if identity in self.place:
+            self.again.setdefault(identity, []).append((position, row["h"]))
+            return DUPLICATE if self._digest[identity] == row["h"] else CONFLICT
+        self.place[identity] = position
+        self._digest[identity] = row["h"]
+        self.rows.append(row)
+        delta = RunDelta.of(event, row)
+        if (run := self._runs.setdefault((client_id, row["r"]), delta)) is not delta:
+            run.absorb(delta)
+        return None
+
+    def as_json(self) -> str:
+        """The batch as MERGE_SQL reads it; nothing can be added any more."""
+        for run in self._runs.values():
+            run.finish()
+        return msgspec.json.encode(self.rows).decode()
+
+    def conflicting(self, stored: dict[_Identity, str]) -> set[int]:
+        """Where the events stand that say something else than what is stored, all copies included.
+
+        One by one, each copy would cost a transaction of its own.
+        """
+        found = {self.place[identity] for identity in stored}
+        for identity, digest in stored.items():
+            found |= {position for position, said in self.again.get(identity, ()) if said != digest}
+        return found
+
+
 def _merge_events(
     connection: Connection,
     items: Sequence[Item],
@@ -287,38 +362,25 @@ def _merge_events(
     pipeline_ids: dict[resolve.PipelineName, int],
 ) -> None:
     """Insert the run events and merge them into their runs; say which were there already."""
-    rows_by_position: dict[int, dict[str, Any]] = {}
-    runs: dict[tuple[int, str], RunDelta] = {}
-    positions: dict[tuple[int, datetime, str], int] = {}
+    batch = _Batch()
     for position, item in enumerate(items):
-        if outcomes[position] is not None or not isinstance(item, RunEvent):
-            continue
-        client_id = clients[item.client].id
-        row = event_row(item, client_id, pipeline_ids[client_id, item.namespace, item.pipeline])
-        identity = (client_id, item.occurred_at, row["k"])
-        if identity in positions:
-            stands = rows_by_position[positions[identity]]
-            outcomes[position] = DUPLICATE if stands["h"] == row["h"] else CONFLICT
-            continue
-        positions[identity] = position
-        rows_by_position[position] = row
-        delta = RunDelta.of(item, row)
-        if (run := runs.setdefault((client_id, row["r"]), delta)) is not delta:
-            run.absorb(delta)
-    if not positions:
+        if outcomes[position] is None and isinstance(item, RunEvent):
+            client_id = clients[item.client].id
+            pipeline_id = pipeline_ids[client_id, item.namespace, item.pipeline]
+            outcomes[position] = batch.add(position, item, client_id, pipeline_id)
+    if not batch.rows:
         return
-    for run in runs.values():
-        run.finish()
-    rows = list(rows_by_position.values())
-    parameter = msgspec.json.encode(rows).decode()
-    fresh_count, fresh = connection.exec_driver_sql(MERGE_SQL, {"batch": parameter, "sent": len(rows)}).one()
-    if fresh_count == len(rows):
+    parameter, sent = batch.as_json(), len(batch.rows)
+    fresh_count, fresh = connection.exec_driver_sql(MERGE_SQL, {"batch": parameter, "sent": sent}).one()
+    if fresh_count == sent:
         return
     conflicts = connection.exec_driver_sql(CONFLICT_SQL, {"batch": parameter}).all()
     if conflicts:
-        raise ConflictFound({positions[client_id, at, key.hex] for client_id, at, key in conflicts})
+        raise ConflictFound(
+            batch.conflicting({(client_id, at, key.hex): digest.hex for client_id, at, key, digest in conflicts})
+        )
     new = {(client_id, epoch, key) for client_id, epoch, key in fresh or ()}
-    for (client_id, at, key), position in positions.items():
+    for (client_id, at, key), position in batch.place.items():
         if (client_id, epoch_us(at), key) not in new:
             outcomes[position] = DUPLICATE
 

@@ -69,7 +69,11 @@ merged as (
         case when k1 is null then m else m1 end,
         case when k1 is null then a else a1 end,
         case when k1 is null then v else v1 end,
-        f, b1, b2, e1, coalesce(g1, 0)
+        coalesce(f, o),
+        coalesce(b1, case when s = 'running' then o end),
+        coalesce(b2, b1, case when s = 'running' then o end),
+        coalesce(e1, case when s in ('succeeded', 'failed', 'cancelled', 'skipped') then o end),
+        coalesce(g1, 0)
     from item
     where w is not null
     order by c, r
@@ -131,7 +135,7 @@ select
 
 # A statement of its own, because it has to see what others committed while MERGE_SQL waited for them.
 CONFLICT_SQL = f"""
-select item.c, item.o, item.k
+select item.c, item.o, item.k, stored.content_digest
 from {_BATCH}
 cross join lateral (
     select run_event.content_digest

@@ -65,6 +65,13 @@ def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, Known
     return {slug: KnownClient(client_id, is_archived) for client_id, slug, is_archived in rows}
 
 
+def lock_clients(connection: Connection, client_ids: Collection[int]) -> None:
+    """Hold these clients' rows against other statements until the transaction ends."""
+    connection.exec_driver_sql(
+        "select id from pulsewatch.client where id = any(%s) order by id for no key update", (sorted(client_ids),)
+    )
+
+
 def pipelines(
     connection: Connection, names: Iterable[PipelineName], *, max_pipelines: int
 ) -> tuple[dict[PipelineName, int], dict[PipelineName, str]]:
@@ -91,9 +98,7 @@ def pipelines(
 def _lock_and_count(connection: Connection, missing: list[PipelineName], max_pipelines: int) -> set[PipelineName]:
     """Lock the clients whose pipelines are about to be made; the names that would pass the limit."""
     client_ids = sorted({client_id for client_id, _, _ in missing})
-    connection.exec_driver_sql(
-        "select id from pulsewatch.client where id = any(%s) order by id for no key update", (client_ids,)
-    )
+    lock_clients(connection, client_ids)
     counted = connection.exec_driver_sql(
         "select client_id, count(*) from pulsewatch.pipeline where client_id = any(%s) group by client_id",
         (client_ids,),

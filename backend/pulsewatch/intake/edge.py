@@ -5,26 +5,33 @@ framework's routing alone costs more than PostgreSQL does for a single event (do
 """
 
 import asyncio
+import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import zstandard
+from sqlalchemy.exc import SQLAlchemyError
 
 from pulsewatch.auth import Caller, Keyring
 from pulsewatch.batching import Batcher
 from pulsewatch.intake.base import Limits, Reply, Request, Wire
-from pulsewatch.problems import Problem
+from pulsewatch.problems import Problem, unavailable
 from pulsewatch.settings import Settings
 from pulsewatch.submissions import Receipt
 from pulsewatch.telemetry import ROUTE_KEY, App, Message, Receive, Scope, Send, problem_answer
 
 # Decoding a large body takes long enough that other requests would notice; it goes to a thread.
 LARGE_BODY_BYTES = 128 * 1024
+# The same for a smaller one that is packed: it may hold a hundred times more.
+LARGE_PACKED_BYTES = 16 * 1024
 ENCODINGS = ("identity", "gzip", "zstd")
+# Packed bodies are taken in such pieces: what follows the end of a member is copied each time, and there may be many.
+PIECE_BYTES = 4096
 
 Headers = Mapping[bytes, bytes]
+log = logging.getLogger(__name__)
 
 
 class Edge:
@@ -79,12 +86,16 @@ class Edge:
         caller = await self._caller(headers)
         content_type = _content_type(headers, wire)
         encoding = _encoding(headers)
-        packed = await _read(receive, headers, self._max_body_bytes)
+        body = await _read(receive, headers, self._max_body_bytes)
+        if encoding != "identity" and len(body) > LARGE_PACKED_BYTES:
+            body = await asyncio.to_thread(unpack, body, encoding, self._max_body_bytes)
+        else:
+            body = unpack(body, encoding, self._max_body_bytes)
         request = Request(
             path=scope["path"],
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
             content_type=content_type,
-            body=unpack(packed, encoding, self._max_body_bytes),
+            body=body,
             caller=caller,
             received_at=datetime.now(UTC),
             limits=self._limits,
@@ -99,11 +110,15 @@ class Edge:
         return wire.reply(request, receipt)
 
     async def _caller(self, headers: Headers) -> Caller:
-        """Who calls. Raises Problem 401 or 403."""
+        """Who calls. Raises Problem 401, 403, or 503 where the database cannot be asked."""
         authorization = headers[b"authorization"].decode("latin-1") if b"authorization" in headers else None
         caller = self._keyring.cached(authorization)
         if caller is None:
-            caller = await asyncio.to_thread(self._keyring.caller, authorization)
+            try:
+                caller = await asyncio.to_thread(self._keyring.caller, authorization)
+            except SQLAlchemyError as error:
+                log.warning("the database does not know keys: %s", str(error).splitlines()[0])
+                raise unavailable("The database does not answer; send it again.", retry_after_s=2) from error
         if not caller.may_ingest:
             raise Problem(403, "forbidden", f"A key of role {caller.role} may not send events; ingest may.")
         return caller
@@ -168,14 +183,7 @@ def unpack(packed: bytes, encoding: str, max_bytes: int) -> bytes:
     if encoding == "identity":
         return packed
     try:
-        if encoding == "gzip":
-            unpacker = zlib.decompressobj(wbits=31)
-            body = unpacker.decompress(packed, max_bytes + 1)
-            is_whole = unpacker.eof
-        else:
-            stream = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(packed, read_across_frames=True)
-            body = stream.read(max_bytes + 1)
-            is_whole = True
+        body, is_whole = (_gunzip if encoding == "gzip" else _unpack_zstd)(packed, max_bytes + 1)
     except (zlib.error, zstandard.ZstdError) as error:
         raise Problem(400, "invalid_encoding", f"The body is not {encoding}: {error}.") from error
     if len(body) > max_bytes:
@@ -183,6 +191,39 @@ def unpack(packed: bytes, encoding: str, max_bytes: int) -> bytes:
     if not is_whole:
         raise Problem(400, "invalid_encoding", f"The {encoding} body ends too early.")
     return body
+
+
+def _gunzip(packed: bytes, most: int) -> tuple[bytes, bool]:
+    """At most so many bytes of the members, which follow one another, and whether the last one is whole."""
+    unpacker = zlib.decompressobj(wbits=31)
+    parts: list[bytes] = []
+    for start in range(0, len(packed), PIECE_BYTES):
+        piece = packed[start : start + PIECE_BYTES]
+        while piece and most:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(wbits=31)
+            parts.append(unpacker.decompress(piece, most))
+            most -= len(parts[-1])
+            piece = unpacker.unused_data
+    return b"".join(parts), unpacker.eof
+
+
+def _unpack_zstd(packed: bytes, most: int) -> tuple[bytes, bool]:
+    """The same for the frames of zstd. Windows over 8 MiB, which cost memory, are refused, as RFC 9659 allows."""
+    zstd = zstandard.ZstdDecompressor(max_window_size=2**23)
+    body = zstd.stream_reader(packed, read_across_frames=True).read(most)
+    if len(body) == most:
+        return body, True
+    # The reader passes over a frame that is cut short in silence; now that the size is known, look for the end.
+    unpacker = zstd.decompressobj()
+    for start in range(0, len(packed), PIECE_BYTES):
+        piece = packed[start : start + PIECE_BYTES]
+        while piece:
+            if unpacker.eof:
+                unpacker = zstd.decompressobj()
+            unpacker.decompress(piece)
+            piece = unpacker.unused_data
+    return body, unpacker.eof
 
 
 def _too_large(max_bytes: int) -> Problem:
