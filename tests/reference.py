@@ -36,6 +36,7 @@ def expected_run(events: Iterable[RunEvent]) -> dict[str, Any]:
         "status": "queued" if winner.status == "info" else str(winner.status),
         "attempt": attempt,
         "first_at": min(at for event in events for at in (event.occurred_at, event.started_at) if at),
+        "last_at": max(event.occurred_at for event in events),
         "scheduled_at": winner.scheduled_at or opening.scheduled_at,
         "started_at": started_at,
         "finished_at": finished_at,

@@ -1,5 +1,6 @@
 """The real server as a process of its own, and a relay through which a test can cut the line to PostgreSQL."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Self
 from uuid import UUID
 
 import httpx
@@ -19,6 +21,7 @@ from sqlalchemy.engine import make_url
 from pulsewatch.auth import Role, create_key
 from pulsewatch.db import make_engine
 from pulsewatch.settings import PREFIX
+from pulsewatch.telemetry import App, Message
 
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
 DEADLINE_S = 30.0
@@ -96,6 +99,20 @@ class Server:
         return self.process.wait(DEADLINE_S)
 
 
+@contextlib.asynccontextmanager
+async def running(app: App) -> AsyncIterator[None]:
+    """Tell an application in this process that the server starts and, after the block, that it stops."""
+    told: asyncio.Queue[Message] = asyncio.Queue()
+    said: asyncio.Queue[Message] = asyncio.Queue()
+    living = asyncio.ensure_future(app({"type": "lifespan", "asgi": {"version": "3.0"}}, told.get, said.put))
+    await told.put({"type": "lifespan.startup"})
+    assert (await said.get())["type"] == "lifespan.startup.complete"
+    yield
+    await told.put({"type": "lifespan.shutdown"})
+    assert (await said.get())["type"] == "lifespan.shutdown.complete"
+    await living
+
+
 @contextlib.contextmanager
 def serve(dsn: str, **settings: object) -> Iterator[Server]:
     """A server on a free port against this database; it is gone after the block."""
@@ -131,7 +148,7 @@ class Relay:
         self.withholds = False
         self.withheld = threading.Event()  # an answer to a COMMIT has come and was not passed on
 
-    def __enter__(self) -> "Relay":
+    def __enter__(self) -> Self:
         self.open()
         return self
 

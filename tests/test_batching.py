@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
-from tests.serving import Relay, is_ingest_waiting, scalar, wait_until
 
 from pulsewatch.batching import BATCH_ITEMS, Batcher
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.problems import Problem
 from pulsewatch.submissions import Receipt, Submission
+from tests.serving import Relay, is_ingest_waiting, scalar, wait_until
 
 AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 
@@ -26,8 +26,8 @@ def submission(*runs: str, key: UUID | None = None, **fields: Any) -> Submission
     """One request with one event of each of these runs."""
     sent = Submission("native", key_id=key)
     for index, run in enumerate(runs):
-        words = {"client": "acme", "pipeline": "nightly", "status": Status.RUNNING, "occurred_at": AT} | fields
-        sent.add(index, RunEvent(run=run, **words))
+        words: dict[str, Any] = {"client": "acme", "pipeline": "nightly", "status": Status.RUNNING, "occurred_at": AT}
+        sent.add(index, RunEvent(run=run, **words | fields))
     return sent
 
 
@@ -192,7 +192,7 @@ def test_a_real_deadlock_with_somebody_elses_transaction_is_survived(database: s
                 second, first = other.execute("select id from pulsewatch.run order by id desc").fetchall()
                 touch = "update pulsewatch.run set status = status where id = %s"
                 other.execute(touch, second)
-                later = {"status": Status.SUCCEEDED, "occurred_at": AT + timedelta(minutes=1)}
+                later: dict[str, Any] = {"status": Status.SUCCEEDED, "occurred_at": AT + timedelta(minutes=1)}
                 sending = asyncio.ensure_future(batcher.submit(submission("r1", "r2", **later)))
                 await until_waiting(database)
                 await asyncio.to_thread(other.execute, touch, first)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -72,14 +73,10 @@ def test_up_takes_events_under_a_key_made_beside_it_and_leaves_nothing_running(u
     assert [name for name, pid in children.items() if is_alive(pid)] == []
     assert server_pid(data_dir) is None
     assert key not in "".join(up.err)
+    assert all(json.loads(line)["message"] for line in up.err)
 
 
-def test_ctrl_c_stops_it_the_same_way(up: Command, data_dir: Path) -> None:
-    assert up.stop(signal.SIGINT) == 0
-    assert server_pid(data_dir) is None
-
-
-def test_a_second_up_on_the_same_folder_is_told_so(up: Command, data_dir: Path) -> None:
+def test_a_second_up_on_the_same_folder_is_told_so_and_ctrl_c_stops_the_first(up: Command, data_dir: Path) -> None:
     second = run("up", "--data-dir", data_dir, "--port", 0, **NEW)
     assert second.process.returncode == 1
     assert second.out == []
@@ -88,6 +85,8 @@ def test_a_second_up_on_the_same_folder_is_told_so(up: Command, data_dir: Path) 
         "stop it, or choose another --data-dir\n"
     )
     assert request(up.url(), "GET", "/ready")[0] == 200
+    assert up.stop(signal.SIGINT) == 0
+    assert server_pid(data_dir) is None
 
 
 def test_whatever_dies_is_started_again_and_no_connection_is_refused(up: Command, data_dir: Path) -> None:
@@ -96,10 +95,10 @@ def test_whatever_dies_is_started_again_and_no_connection_is_refused(up: Command
         os.kill(pid, signal.SIGKILL)
     assert request(url, "GET", "/healthz")[0] == 200  # waits in the queue of the socket that `up` holds
     until(lambda: set(up.children) == {"api", "worker"} and not set(up.children.values()) & set(before.values()))
-    pid = server_pid(data_dir)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: server_pid(data_dir) not in {None, pid})
+    postmaster = server_pid(data_dir)
+    assert postmaster is not None
+    os.kill(postmaster, signal.SIGKILL)
+    until(lambda: server_pid(data_dir) not in {None, postmaster})
     until(lambda: request(url, "GET", "/ready")[0] == 200)
     assert up.stop() == 0
 
@@ -275,8 +274,9 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
 
 def test_a_child_that_keeps_dying_is_started_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    child = supervisor.Child("broken", ("no-such-command",), ())
+    child = supervisor.Child("broken", ("api",), ())
     pauses = []
     for _ in range(8):
         child.tend()
@@ -312,8 +312,3 @@ def test_the_address_shown_can_be_opened(host: str, shown: str) -> None:
 def test_a_host_that_does_not_exist_is_named() -> None:
     with pytest.raises(supervisor.UpError, match=r"cannot listen on no\.such\.host\.invalid port 0"):
         supervisor.listen("no.such.host.invalid", 0)
-
-
-def test_logs_of_up_are_lines_of_json(up: Command) -> None:
-    up.stop()
-    assert all(json.loads(line)["message"] for line in up.err)

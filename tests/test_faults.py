@@ -1,6 +1,7 @@
 """What an acknowledgement is worth when things break: real processes, real sockets, real commits."""
 
 import asyncio
+import json
 import signal
 import socket
 import threading
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -15,20 +17,20 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from tests.conftest import VERSION
-from tests.serving import DEADLINE_S, Relay, Server, is_ingest_waiting, make_key, scalar, serve, wait_until
 
 from pulsewatch.auth import Role
 from pulsewatch.embedded import EmbeddedPostgres
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
+from tests.conftest import TEMPLATE, VERSION, create_database, drop_database
+from tests.serving import DEADLINE_S, Relay, Server, is_ingest_waiting, make_key, scalar, serve, wait_until
 
 AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 TABLES = ("client", "pipeline", "run", "run_event", "dirty", "ingest_stat", "ingest_reject")
 
 
-def event(run: str, status: str = "running") -> dict[str, str]:
-    words = {"type": "run", "client": "acme", "pipeline": "nightly", "occurred_at": AT.isoformat()}
+def event(run: str, status: str = "running", client: str = "acme") -> dict[str, str]:
+    words = {"type": "run", "client": client, "pipeline": "nightly", "occurred_at": AT.isoformat()}
     return words | {"run": run, "status": status}
 
 
@@ -42,14 +44,9 @@ def told(answer: httpx.Response) -> tuple[int, int, int]:
     return answer.status_code, said.get("accepted", 0), said.get("duplicates", 0)
 
 
-def counts(dsn: str) -> dict[str, int]:
-    return {table: scalar(dsn, f"select count(*) from pulsewatch.{table}") for table in TABLES}
-
-
-def wait_until_backends_left(dsn: str) -> None:
-    own = "datname = current_database() and application_name like 'pulsewatch %'"
-    query = f"select count(*) from pg_stat_activity where {own}"
-    wait_until(lambda: scalar(dsn, query) == 0, "PostgreSQL has noticed that the api is gone")
+def stored_events(dsn: str, client: str) -> int:
+    own = f"client_id = (select id from pulsewatch.client where slug = '{client}')"
+    return scalar(dsn, f"select count(*) from pulsewatch.run_event where {own}")
 
 
 @contextmanager
@@ -65,55 +62,76 @@ BEFORE_THE_COMMIT = "lock table pulsewatch.ingest_stat in exclusive mode"
 BEFORE_ALL = "select pg_advisory_xact_lock(hashtext('pulsewatch.ingest'))"
 
 
-def test_an_api_killed_between_commit_and_answer_and_a_retry_give_one_event(database: str) -> None:
-    _, headers = make_key(database)
-    with Relay(database) as relay, ThreadPoolExecutor(1) as threads:
-        with serve(relay.dsn) as server:
-            assert told(post(server, headers, event("warm"))) == (200, 1, 0)
-            relay.withholds = True
-            sending = threads.submit(post, server, headers, event("r1"))
-            assert relay.withheld.wait(DEADLINE_S)
-            # PostgreSQL has committed; the api does not know it yet, let alone the client.
-            assert scalar(database, "select count(*) from pulsewatch.run where external_id = 'r1'") == 1
-            server.kill()
-            with pytest.raises(httpx.TransportError):
-                sending.result()
-        relay.withholds = False
-        with serve(relay.dsn) as server:
-            assert told(post(server, headers, event("r1"))) == (200, 0, 1)
-    assert scalar(database, "select count(*) from pulsewatch.run_event") == 2
-    assert scalar(database, "select count(*) from pulsewatch.run") == 2
+@dataclass(frozen=True)
+class Standing:
+    """A server that several tests share, each with a client of its own: one writer, and a queue of 50 events."""
+
+    dsn: str
+    relay: Relay
+    server: Server
+    headers: dict[str, str]
 
 
-def test_an_api_killed_while_a_transaction_is_open_leaves_nothing_half_written(database: str) -> None:
-    _, headers = make_key(database)
-    before = counts(database)
-    with ThreadPoolExecutor(1) as threads, serve(database) as server:
-        with held(database, BEFORE_THE_COMMIT):
-            sending = threads.submit(post, server, headers, event("r1"), event("r2"))
-            wait_until(lambda: is_ingest_waiting(database), "the transaction is open")
+@pytest.fixture(scope="module")
+def standing(server: str) -> Iterator[Standing]:
+    dsn = create_database(server, "pulsewatch_faults", TEMPLATE)
+    _, headers = make_key(dsn)
+    with Relay(dsn) as relay, serve(relay.dsn, ingest_writers=1, ingest_queue_events=50) as running:
+        yield Standing(dsn, relay, running, headers)
+    drop_database(server, "pulsewatch_faults")
+
+
+def test_an_api_killed_between_commit_and_answer_and_a_retry_give_one_event(standing: Standing) -> None:
+    dsn, headers = standing.dsn, standing.headers
+    committed = "select count(*) from pulsewatch.run where external_id = 'r1'"
+    with Relay(dsn) as relay, ThreadPoolExecutor(1) as threads, serve(relay.dsn) as server:
+        assert told(post(server, headers, event("warm", client="killed"))) == (200, 1, 0)
+        relay.withholds = True
+        sending = threads.submit(post, server, headers, event("r1", client="killed"))
+        assert relay.withheld.wait(DEADLINE_S)
+        # PostgreSQL has committed; the api does not know it yet, let alone the client.
+        assert scalar(dsn, committed) == 1
+        server.kill()
+        with pytest.raises(httpx.TransportError):
+            sending.result()
+    assert told(post(standing.server, headers, event("r1", client="killed"))) == (200, 0, 1)
+    assert stored_events(dsn, "killed") == 2
+    assert scalar(dsn, committed) == 1
+
+
+def test_an_api_killed_while_a_transaction_is_open_leaves_nothing_half_written(standing: Standing) -> None:
+    def counts() -> list[int]:
+        return [scalar(standing.dsn, f"select count(*) from pulsewatch.{table}") for table in TABLES]
+
+    dsn, events = standing.dsn, [event("r1", client="open"), event("r2", client="open")]
+    before = counts()
+    with ThreadPoolExecutor(1) as threads, serve(dsn) as server:
+        with held(dsn, BEFORE_THE_COMMIT):
+            sending = threads.submit(post, server, standing.headers, *events)
+            wait_until(lambda: is_ingest_waiting(dsn), "the transaction is open")
             server.kill()
         with pytest.raises(httpx.TransportError):
             sending.result()
-    wait_until_backends_left(database)
-    assert counts(database) == before
-    with serve(database) as server:
-        assert told(post(server, headers, event("r1"), event("r2"))) == (200, 2, 0)
+    active = "datname = current_database() and state like '%transaction%' and application_name like 'pulsewatch %'"
+    wait_until(lambda: not scalar(dsn, f"select count(*) from pg_stat_activity where {active}"), "it is rolled back")
+    assert counts() == before
+    assert told(post(standing.server, standing.headers, *events)) == (200, 2, 0)
 
 
 def test_sigterm_drains_what_was_taken(database: str) -> None:
     _, headers = make_key(database)
     with ThreadPoolExecutor(8) as threads, serve(database, ingest_writers=1) as server:
         with held(database, BEFORE_ALL) as holder:
-            sending = [threads.submit(post, server, headers, event(f"r{n}")) for n in range(8)]
+            sending = [threads.submit(post, server, headers, event("r"))]
             wait_until(lambda: is_ingest_waiting(database), "a writer waits")
+            sending += [threads.submit(post, server, headers, event(f"r{n}")) for n in range(7)]
             wait_until(lambda: queued(server) == 7, "the others wait in the queue")
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: not takes_connections(server), "the server takes no more connections")
             holder.rollback()
         assert [told(each.result()) for each in sending] == [(200, 1, 0)] * 8
         assert server.process.wait(DEADLINE_S) == 0
-    assert scalar(database, "select count(*) from pulsewatch.run_event") == 8
+    assert stored_events(database, "acme") == 8
 
 
 def queued(server: Server) -> int:
@@ -131,76 +149,70 @@ def takes_connections(server: Server) -> bool:
     return True
 
 
-def test_overload_is_503_with_retry_after_and_no_acknowledged_event_is_lost(database: str) -> None:
-    keys = [make_key(database)[1] for _ in range(4)]
+def test_overload_is_503_with_retry_after_and_no_acknowledged_event_is_lost(standing: Standing) -> None:
+    dsn, keys = standing.dsn, [make_key(standing.dsn)[1] for _ in range(4)]
 
-    async def run(server: Server) -> list[list[httpx.Response]]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE_S) as client:
+    async def run() -> list[list[httpx.Response]]:
+        async with httpx.AsyncClient(base_url=standing.server.url, timeout=DEADLINE_S) as client:
 
             async def send(key: int, number: int) -> httpx.Response:
-                events = [event(f"{key}-{number}-{n}") for n in range(10)]
+                events = [event(f"{key}-{number}-{n}", client="overload") for n in range(10)]
                 return await client.post("/v1/events", json=events, headers=keys[key])
 
-            with held(database, BEFORE_ALL):
+            with held(dsn, BEFORE_ALL):
                 first = asyncio.ensure_future(send(0, 0))
-                await asyncio.to_thread(wait_until, lambda: is_ingest_waiting(database), "the writer waits")
+                await asyncio.to_thread(wait_until, lambda: is_ingest_waiting(dsn), "the writer waits")
                 sent = [[asyncio.ensure_future(send(key, number)) for number in range(1, 9)] for key in range(4)]
-                refused = 0
-                while refused < 27:  # 32 requests, of which the queue takes 5
-                    done = sum(each.done() for every in sent for each in every)
-                    assert done <= 27
-                    refused = done
-                    await asyncio.sleep(0.01)
+                answered = asyncio.as_completed([each for every in sent for each in every])
+                for _ in range(27):  # 32 requests, of which the queue takes 5
+                    assert (await next(answered)).status_code == 503
             return [[await first], *[[await each for each in every] for every in sent]]
 
-    with serve(database, ingest_writers=1, ingest_queue_events=50) as server:
-        first, *by_key = asyncio.run(run(server))
+    first, *by_key = asyncio.run(run())
     answers = [answer for answers in by_key for answer in answers]
     assert told(first[0]) == (200, 10, 0)
     assert Counter(answer.status_code for answer in answers) == {200: 5, 503: 27}
     assert {answer.headers.get("retry-after") for answer in answers if answer.status_code == 503} == {"1"}
     assert max(sum(answer.status_code == 200 for answer in each) for each in by_key) == 2  # half of the queue
-    assert scalar(database, "select count(*) from pulsewatch.run_event") == 60
+    assert stored_events(dsn, "overload") == 60
 
 
-def test_a_client_that_hangs_up_is_no_error_and_a_whole_request_of_his_is_stored_once(database: str) -> None:
-    _, headers = make_key(database)
-    body = b'[{"type":"run","client":"acme","pipeline":"nightly","run":"r1","status":"running","occurred_at":"%s"}]'
-    body %= AT.isoformat().encode()
+def test_a_client_that_hangs_up_is_no_error_and_a_whole_request_of_his_is_stored_once(standing: Standing) -> None:
+    dsn, server = standing.dsn, standing.server
+    events = (event("r1", client="hasty"), event("r2", client="hasty"))
+    body = json.dumps(events[0]).encode()
     head = (
-        f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n"
+        f"POST /v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: {standing.headers['Authorization']}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
-    with serve(database) as server:
-        for part in (head[:20], head, head + body[:-1]):
-            with socket.create_connection(("127.0.0.1", server.port)) as client:
-                client.sendall(part)
-        with held(database, BEFORE_ALL):
-            with socket.create_connection(("127.0.0.1", server.port)) as client:
-                client.sendall(head + body)
-                wait_until(lambda: is_ingest_waiting(database), "the event is being stored")
-        wait_until(lambda: scalar(database, "select count(*) from pulsewatch.run_event") == 1, "it is stored")
-        assert told(post(server, headers, event("r1"), event("r2"))) == (200, 1, 1)
+    for part in (head[:20], head, head + body[:-1]):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(part)
+    with held(dsn, BEFORE_ALL), socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head + body)
+        wait_until(lambda: is_ingest_waiting(dsn), "the event is being stored")
+        client.close()
+    wait_until(lambda: stored_events(dsn, "hasty") == 1, "it is stored")
+    assert told(post(server, standing.headers, *events)) == (200, 1, 1)
 
 
-def test_without_a_database_everything_is_503_with_retry_after_until_it_is_back(database: str) -> None:
-    _, headers = make_key(database)
-    _, reader = make_key(database, Role.READ)
-    with Relay(database) as relay, serve(relay.dsn) as server:
-        assert told(post(server, headers, event("r1"))) == (200, 1, 0)
-        relay.cut()
-        away = [
-            post(server, headers, event("r2")),  # a key that is remembered
-            post(server, reader, event("r2")),  # and one that is not
-            httpx.get(f"{server.url}/v1/runs", headers=reader),
-            httpx.get(f"{server.url}/ready"),
-        ]
-        assert [(answer.status_code, "retry-after" in answer.headers) for answer in away] == [(503, True)] * 4
-        assert {answer.headers["content-type"] for answer in away[:3]} == {"application/problem+json"}
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
-        relay.open()
-        assert told(post(server, headers, event("r2"))) == (200, 1, 0)
-        assert httpx.get(f"{server.url}/v1/runs", headers=reader).status_code == 200
+def test_without_a_database_everything_is_503_with_retry_after_until_it_is_back(standing: Standing) -> None:
+    server, headers = standing.server, standing.headers
+    _, unknown = make_key(standing.dsn, Role.WRITE)
+    assert told(post(server, headers, event("r1", client="away"))) == (200, 1, 0)
+    standing.relay.cut()
+    away = [
+        post(server, headers, event("r2", client="away")),  # a key that is remembered
+        post(server, unknown, event("r2", client="away")),  # and one that is not
+        httpx.get(f"{server.url}/v1/runs", headers=unknown),
+        httpx.get(f"{server.url}/ready"),
+    ]
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    standing.relay.open()
+    assert [(answer.status_code, "retry-after" in answer.headers) for answer in away] == [(503, True)] * 4
+    assert {answer.headers["content-type"] for answer in away[:3]} == {"application/problem+json"}
+    assert told(post(server, headers, event("r2", client="away"))) == (200, 1, 0)
+    assert httpx.get(f"{server.url}/v1/runs", headers=unknown).status_code == 200
 
 
 class Load:
@@ -217,6 +229,14 @@ class Load:
         self.refusals = 0
         self._threads = ThreadPoolExecutor(clients)
         self._posting = [self._threads.submit(self._post) for _ in range(clients)]
+
+    def wait_for_acknowledgements(self, more: int) -> None:
+        goal = len(self.acknowledged) + more
+        wait_until(lambda: len(self.acknowledged) >= goal, f"{more} more runs are acknowledged")
+
+    def wait_for_refusal(self) -> None:
+        before = self.refusals
+        wait_until(lambda: self.refusals > before, "clients are told to come again")
 
     def finish(self) -> None:
         """Wait until everything that was sent is acknowledged."""
@@ -270,11 +290,10 @@ def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_was_ackn
     with serve(dsn, ingest_writers=2) as server:
         load = Load(server, headers, clients=6)
         for mode in ("fast", "immediate"):
-            goal = len(load.acknowledged) + 100
-            wait_until(lambda goal=goal: len(load.acknowledged) >= goal, "the load is on")  # type: ignore[misc]
+            load.wait_for_acknowledgements(100)
             embedded.stop(mode)
-            kept, refused = set(load.acknowledged), load.refusals
-            wait_until(lambda refused=refused: load.refusals > refused, "clients are told to wait")  # type: ignore[misc]
+            kept = set(load.acknowledged)
+            load.wait_for_refusal()
             embedded.start()
             with psycopg.connect(dsn) as connection:
                 rows = connection.execute(
@@ -283,8 +302,7 @@ def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_was_ackn
                     " group by external_id having count(*) = 2"
                 ).fetchall()
             assert kept <= {run for (run,) in rows}
-        goal = len(load.acknowledged) + 100
-        wait_until(lambda: len(load.acknowledged) >= goal, "the load is on again, by itself")
+        load.wait_for_acknowledgements(100)
         load.finish()
     assert load.oddities == []
     sent = len(load.acknowledged)

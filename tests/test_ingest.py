@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
-from tests.reference import expected_run
 
 from pulsewatch import ingest, resolve
 from pulsewatch.events import Parent, RunEvent, Status, dedupe_key, run_id
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
+from tests.reference import expected_run
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = NOW - timedelta(days=3)
@@ -51,7 +51,8 @@ def event(status: Status = Status.RUNNING, minutes: float = 0, **fields: Any) ->
 
 
 RUN_COLUMNS = """
-    runs.client, runs.pipeline, runs.external_id, runs.status, runs.attempt, runs.first_at, runs.scheduled_at,
+    runs.client, runs.pipeline, runs.external_id, runs.status, runs.attempt, runs.first_at, runs.last_at,
+    runs.scheduled_at,
     runs.started_at, runs.finished_at, runs.duration_s, runs.message, runs.error_class, runs.url,
     runs.parent_external_id, runs.is_finish_before_start, runs.is_external_id_reused, runs.is_assumed_utc,
     runs.is_scheduled_at_ignored, runs.run_id,

@@ -13,13 +13,13 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
-from tests.conftest import create_database, drop_database
 
 from pulsewatch import migrate as migration
 from pulsewatch import models
 from pulsewatch.db import make_engine, metadata
 from pulsewatch.migrate import MigrateError, check_version, is_migrated, migrate, months_to_keep
 from pulsewatch.settings import Settings
+from tests.conftest import create_database, drop_database
 
 SETTINGS = Settings()
 NOVEMBER = datetime(2026, 11, 21, tzinfo=UTC)

@@ -1,4 +1,7 @@
-"""One ASGI application of the two edges: ingestion in front, the API behind. For `uvicorn --factory pulsewatch.asgi:build`."""
+"""One ASGI application of two edges: ingestion in front, the API behind.
+
+For `uvicorn --factory pulsewatch.asgi:build`.
+"""
 
 from pulsewatch import api, telemetry
 from pulsewatch.auth import Keyring

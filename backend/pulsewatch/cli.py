@@ -147,9 +147,9 @@ def demo(fresh: bool, data_dir: Path | None, host: str | None, port: int | None)
     """Run everything with a made-up history of two months and live events."""
     settings = _settings(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
-    from pulsewatch import demo as made_up  # nobody else needs what it imports
+    from pulsewatch.demo import run  # no other command needs what it imports
 
-    made_up.run(settings, fresh=fresh)
+    run(settings, fresh=fresh)
 
 
 @cli.command()

@@ -45,6 +45,8 @@ def make_engine(dsn: str, *, pool_size: int, application_name: str, statement_ti
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
+        # A traceback must not carry what clients sent.
+        hide_parameters=True,
         connect_args={
             "application_name": application_name,
             "connect_timeout": CONNECT_TIMEOUT_S,

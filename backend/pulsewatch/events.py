@@ -185,12 +185,14 @@ def state_key(event: RunEvent) -> int:
 
 _UUID7 = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+# The two bits of a UUID's variant, set in any hex digit.
+_VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 _CROCKFORD = {digit: value for value, digit in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 
 
 def time_prefix(external_id: str) -> str | None:
     """The 48 bits of time (12 hex digits) in a UUIDv7 or ULID, else None."""
-    if len(external_id) == 36 and _UUID7.fullmatch(external_id):
+    if len(external_id) == 36 and external_id[14] == "7" and _UUID7.fullmatch(external_id):
         return (external_id[:8] + external_id[9:13]).lower()
     if len(external_id) == 26 and _ULID.fullmatch(external_id):
         milliseconds = 0
@@ -208,8 +210,7 @@ def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:
     """
     digest = digest16(client, namespace, pipeline, external_id)
     head = time_prefix(external_id) or digest[:12]
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{head[:8]}-{head[8:]}-8{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:]}"
+    return f"{head[:8]}-{head[8:]}-8{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:]}"
 
 
 def is_slug(text: str) -> bool:

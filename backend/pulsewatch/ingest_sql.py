@@ -7,7 +7,8 @@ key, so that two writers meet in the same order and never deadlock.
 _BATCH = """json_to_recordset(%(batch)s::json) as item (
     c bigint, p bigint, r uuid, o timestamptz, k uuid, h uuid, s text, n smallint, g smallint,
     b timestamptz, q timestamptz, d double precision, i text, t text, z text, u text, m jsonb, a jsonb, v jsonb,
-    w bigint, x text, f timestamptz, b0 timestamptz, b1 timestamptz, b2 timestamptz, e1 timestamptz, g1 smallint,
+    w bigint, x text, f timestamptz, l timestamptz,
+    b0 timestamptz, b1 timestamptz, b2 timestamptz, e1 timestamptz, g1 smallint,
     o1 timestamptz, k1 uuid, q1 timestamptz, m1 jsonb, a1 jsonb, v1 jsonb
 )"""
 
@@ -57,7 +58,7 @@ merged as (
         client_id, id, pipeline_id, external_id, state_key, winner_key, status, finished_at, said_duration_s,
         implied_start_at, message, error_class, url, winner_scheduled_at, winner_metrics, winner_attributes,
         winner_parent, opened_at, opening_key, opening_scheduled_at, opening_metrics, opening_attributes,
-        opening_parent, first_at, start_at, latest_start_at, earliest_end_at, flags
+        opening_parent, first_at, last_at, start_at, latest_start_at, earliest_end_at, flags
     )
     select
         c, r, p, x, w, k,
@@ -70,6 +71,7 @@ merged as (
         case when k1 is null then a else a1 end,
         case when k1 is null then v else v1 end,
         coalesce(f, o),
+        coalesce(l, o),
         coalesce(b1, case when s = 'running' then o end),
         coalesce(b2, b1, case when s = 'running' then o end),
         coalesce(e1, case when s in ('succeeded', 'failed', 'cancelled', 'skipped') then o end),
@@ -90,6 +92,7 @@ merged as (
 },
         {_within_attempt(start_at="least", latest_start_at="greatest", earliest_end_at="least")},
         first_at = least(excluded.first_at, run.first_at),
+        last_at = greatest(excluded.last_at, run.last_at),
         flags = excluded.flags | run.flags,
         prev_started_at = coalesce(run.start_at, run.implied_start_at),
         prev_finished_at = run.finished_at
@@ -97,6 +100,7 @@ merged as (
     where {_WINS}
         or {_OPENS}
         or excluded.first_at < run.first_at
+        or excluded.last_at > run.last_at
         or excluded.flags & ~run.flags <> 0
         or {_ATTEMPT} >= {_STORED_ATTEMPT} and (
             excluded.start_at < run.start_at or run.start_at is null and excluded.start_at is not null

@@ -38,10 +38,14 @@ def record(
                 stat["lag_s_sum"] += lag_s
                 stat["lag_s_max"] = max(stat["lag_s_max"], lag_s)
             position += 1
-    rejects = [
-        _reject_row(submission, rejected)
+    all_rejected = (
+        (submission, rejected)
         for submission, receipt in zip(submissions, receipts, strict=True)
         for rejected in receipt.rejected
+    )
+    rejects = [
+        _reject_row(submission, rejected) | {"place": place}
+        for place, (submission, rejected) in enumerate(all_rejected)
     ]
     if rejects:
         connection.exec_driver_sql(_REJECT_SQL, (msgspec.json.encode(rejects).decode(),))
@@ -72,9 +76,10 @@ _REJECT_SQL = """
 insert into pulsewatch.ingest_reject (client_id, key_id, source, code, pointer, detail, item)
 select coalesce(item.client_id, client.id), item.key_id, item.source, item.code, item.pointer, item.detail, item.item
 from json_to_recordset(%s::json) as item (
-    client_id bigint, client text, key_id uuid, source text, code text, pointer text, detail text, item text
+    client_id bigint, client text, key_id uuid, source text, code text, pointer text, detail text, item text, place int
 )
 left join pulsewatch.client on item.client = client.slug
+order by item.place
 """
 
 _STAT_SQL = """

@@ -159,6 +159,7 @@ run = Table(
         nullable=False,
         comment="Least of started_at and occurred_at over all events; lists sort by it.",
     ),
+    Column("last_at", Timestamp, nullable=False, comment="Greatest occurred_at over all events."),
     Column("start_at", Timestamp, comment="Earliest start within the winning attempt."),
     Column("latest_start_at", Timestamp, comment="Latest start within the winning attempt."),
     Column("earliest_end_at", Timestamp, comment="Earliest end, by a producer, within the winning attempt."),
@@ -202,7 +203,7 @@ run = Table(
     CheckConstraint(f"status in ({RUN_STATUS_LIST})", name="status"),
     CheckConstraint("state_key >= 0", name="state_key"),
     CheckConstraint("said_duration_s >= 0", name="said_duration_s"),
-    CheckConstraint("first_at <= opened_at", name="first_at"),
+    CheckConstraint("first_at <= opened_at and opened_at <= last_at", name="first_at"),
     comment="One row per run: a pure function of the set of its events, whatever their order.",
     # Rows grow when a run finishes; the room left lets the new version stay on its page (docs/performance.md).
     postgresql_with={"fillfactor": "50"},

@@ -10,6 +10,13 @@ from http import HTTPStatus
 from typing import Any
 
 MEDIA_TYPE = "application/problem+json"
+# Python 3.13 took on the names of RFC 9110; older versions have other ones.
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+def title(status: int) -> str:
+    """The name of a status code after RFC 9110, the same on every Python."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Problem(Exception):
         """The problem as the JSON object that is sent."""
         body: dict[str, Any] = {
             "type": f"urn:pulsewatch:problem:{self.code}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": title(self.status),
             "status": self.status,
             "detail": self.detail,
         }

@@ -50,7 +50,7 @@ def event_row(event: RunEvent, client_id: int, pipeline_id: int) -> dict[str, An
         ("v", event.parent),
     ):
         if value is not None:
-            row[short] = value
+            row[short] = value  # noqa: PERF403 - measured: a comprehension to update from is slower
     return row
 
 
@@ -63,6 +63,7 @@ class RunDelta:
         "first_at",
         "flags",
         "implied_start",
+        "last_at",
         "latest_start",
         "opening",
         "start",
@@ -75,6 +76,7 @@ class RunDelta:
     winner: dict[str, Any]
     opening: dict[str, Any]
     first_at: datetime
+    last_at: datetime
     start: datetime | None
     latest_start: datetime | None
     earliest_end: datetime | None
@@ -91,6 +93,7 @@ class RunDelta:
         delta.winner = delta.opening = row
         delta.external_id = event.run
         delta.flags = event.flags
+        delta.last_at = occurred_at
         delta.first_at = occurred_at if started_at is None or occurred_at < started_at else started_at
         delta.start = delta.latest_start = delta.earliest_end = delta.implied_start = None
         if status is Status.RUNNING:
@@ -123,6 +126,7 @@ class RunDelta:
         if (other.opening["o"], other.opening["k"]) < (self.opening["o"], self.opening["k"]):
             self.opening = other.opening
         self.first_at = min(self.first_at, other.first_at)
+        self.last_at = max(self.last_at, other.last_at)
         self.flags |= other.flags
 
     def finish(self) -> None:
@@ -136,6 +140,7 @@ class RunDelta:
         row["x"] = self.external_id
         for short, value, told in (
             ("f", self.first_at, occurred_at),
+            ("l", self.last_at, occurred_at),
             ("b1", self.start, occurred_at if status is Status.RUNNING else None),
             ("b2", self.latest_start, self.start),
             ("e1", self.earliest_end, occurred_at if status in PRODUCER_TERMINAL else None),

@@ -42,7 +42,8 @@ select
     run.flags & 2 <> 0 as is_scheduled_at_ignored,
     coalesce(run.winner_parent, run.opening_parent) ->> 'namespace' as parent_namespace,
     coalesce(run.winner_parent, run.opening_parent) ->> 'pipeline' as parent_pipeline,
-    coalesce(run.winner_parent, run.opening_parent) ->> 'run' as parent_external_id
+    coalesce(run.winner_parent, run.opening_parent) ->> 'run' as parent_external_id,
+    run.last_at
 from pulsewatch.run
 inner join pulsewatch.client on run.client_id = client.id
 inner join pulsewatch.pipeline on run.client_id = pipeline.client_id and run.pipeline_id = pipeline.id;
@@ -80,3 +81,4 @@ comment on column analytics.runs.is_scheduled_at_ignored is
 comment on column analytics.runs.parent_namespace is 'Namespace of the pipeline whose run started this one.';
 comment on column analytics.runs.parent_pipeline is 'Name of the pipeline whose run started this one.';
 comment on column analytics.runs.parent_external_id is 'The run that started this one, as its producer calls it.';
+comment on column analytics.runs.last_at is 'Time of its latest event.';

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
-from pulsewatch.api import assemble
+from pulsewatch.asgi import build
 from pulsewatch.auth import Role, create_key
 from pulsewatch.db import make_engine
 from pulsewatch.settings import Settings
@@ -25,6 +24,18 @@ from tests.api.conftest import problem
 
 BACKEND = Path(__file__).parents[2] / "backend"
 EVENT = {"type": "run", "client": "acme", "pipeline": "nightly", "run": "r1", "status": "running"}
+
+
+class Server(uvicorn.Server):
+    """Tells when it takes requests."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.is_up.set()
 
 
 @pytest.fixture
@@ -37,14 +48,13 @@ def key(database: str) -> str:
 
 
 @pytest.fixture
-def service(settings: Settings, database: str, key: str) -> Iterator[httpx.Client]:
+def service(settings: Settings, key: str) -> Iterator[httpx.Client]:
     """The service on a port of its own, in a thread."""
-    config = uvicorn.Config(assemble(settings, database, AsyncExitStack()), port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    config = uvicorn.Config(build(settings), port=0, log_config=None, access_log=False)
+    server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    assert server.is_up.wait(30)
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx.Client(
         base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}, timeout=30
@@ -98,7 +108,7 @@ def _line_with(stream: IO[str], words: str) -> dict[str, Any]:
 
 def test_uvicorn_serves_the_factory_and_stops_on_sigterm(database: str, key: str) -> None:
     environment = os.environ | {"PULSEWATCH_DATABASE_URL": database, "PYTHONPATH": str(BACKEND)}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "pulsewatch.api:build", "--port", "0"]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "pulsewatch.asgi:build", "--port", "0"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:

@@ -266,7 +266,7 @@ def test_a_commit_whose_answer_is_lost_is_sent_again_by_the_client_and_stored_on
         relay.withholds = False
         relay.cut()
         relay.open()
-        sending.join(30)
+        sending.join(60)
         client.close()
         assert [answer.status_code for answer in answers] == [201]
         # More than one where a connection of the pool turns out to be dead only when it is used.

@@ -1,7 +1,7 @@
 """The HTTP API: managing clients, pipelines and keys, reading runs. Events come in by `intake`."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from anyio import to_thread
@@ -11,12 +11,7 @@ from sqlalchemy import Engine
 from pulsewatch import __version__, telemetry
 from pulsewatch.api import clients, docs, errors, health, keys, openapi, pipelines, rejects, runs
 from pulsewatch.auth import Keyring
-from pulsewatch.batching import Batcher
-from pulsewatch.db import make_engine
-from pulsewatch.embedded import database_url
-from pulsewatch.intake import WIRES
-from pulsewatch.intake.edge import Edge
-from pulsewatch.settings import Settings, get_settings
+from pulsewatch.settings import Settings
 
 DESCRIPTION = """\
 Run history for data pipelines and scheduled jobs.
@@ -36,18 +31,14 @@ TAGS = [
 ROUTERS = (clients.router, pipelines.router, runs.router, rejects.router, keys.router, health.router, docs.router)
 
 
-def create_app(settings: Settings, engine: Engine, keyring: Keyring, closing: AsyncExitStack | None = None) -> FastAPI:
-    """The management and reading part, on an engine of `settings.pool_size` connections.
-
-    `closing` is closed when the server stops.
-    """
+def create_app(settings: Settings, engine: Engine, keyring: Keyring) -> FastAPI:
+    """The management and reading part, on an engine of `settings.pool_size` connections."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # A thread more than connections would only wait for one, and time out under load.
         to_thread.current_default_thread_limiter().total_tokens = settings.pool_size
-        async with closing or AsyncExitStack():
-            yield
+        yield
 
     app = FastAPI(
         title="PulseWatch",
@@ -70,36 +61,6 @@ def create_app(settings: Settings, engine: Engine, keyring: Keyring, closing: As
     telemetry.watch_pool(engine)
     describe(app, {}, {})
     return app
-
-
-def assemble(settings: Settings, dsn: str, closing: AsyncExitStack) -> telemetry.App:
-    """The whole service on the database at this address: the edge of ingestion, and behind it the rest.
-
-    Events have connections of their own, so that neither reads nor writes can keep the other waiting.
-    """
-    engine = make_engine(dsn, pool_size=settings.pool_size, application_name="pulsewatch api")
-    writing = make_engine(dsn, pool_size=settings.ingest_writers, application_name="pulsewatch ingest")
-    closing.callback(engine.dispose)
-    closing.callback(writing.dispose)
-    batcher = Batcher(
-        writing,
-        writers=settings.ingest_writers,
-        queue_items=settings.ingest_queue_events,
-        max_pipelines=settings.max_pipelines,
-    )
-    closing.push_async_callback(batcher.close)  # the last one pushed is the first one closed
-    keyring = Keyring(engine)
-    app = create_app(settings, engine, keyring, closing)
-    describe(app, {path: item for wire in WIRES for path, item in wire.openapi_paths().items()}, {})
-    return telemetry.Observed(Edge(app, WIRES, batcher, keyring, settings))
-
-
-def build() -> telemetry.App:
-    """For `uvicorn --factory pulsewatch.api:build`: everything after the environment."""
-    settings = get_settings()
-    telemetry.configure_logging(settings)
-    closing = AsyncExitStack()
-    return assemble(settings, closing.enter_context(database_url(settings)), closing)
 
 
 def describe(app: FastAPI, extra_paths: dict[str, Any], extra_schemas: dict[str, Any]) -> None:

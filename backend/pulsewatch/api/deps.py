@@ -124,7 +124,7 @@ async def read_object(request: Request) -> Words:
     except RecursionError as error:
         raise Problem(400, "too_deep", "The body is nested too deeply.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, "not_json", f"The body is not JSON: {error}.") from error
+        raise Problem(400, "invalid_json", f"The body is not JSON: {error}.") from error
     if not isinstance(body, dict):
         fault = FieldError("", "wrong_type", f"The body must be an object, not {json_type(body)}.")
         raise invalid([fault])

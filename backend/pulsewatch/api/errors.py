@@ -108,7 +108,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     else:
         detail = "The database does not answer just now."
     # The cause goes to the log alone: it names hosts and users.
-    log.warning("%s %s: %s", request.method, request.url.path, error)
+    log.warning("%s %s: %s", request.method, request.url.path, getattr(error, "orig", None) or error)
     return respond(unavailable(detail, retry_after_s=2))
 
 

@@ -5,7 +5,6 @@ in by `complete`.
 """
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from pulsewatch.api import schemas
-from pulsewatch.problems import MEDIA_TYPE
+from pulsewatch.problems import MEDIA_TYPE, title
 
 Document = dict[str, Any]
 
@@ -31,7 +30,11 @@ BODIES = (schemas.ClientChanges, schemas.PipelineChanges, schemas.KeyRequest)
 
 # Per status: the code, what it means, and an example of its detail.
 MEANINGS: dict[int, tuple[str, str, str]] = {
-    400: ("not_json", "The cursor is not one that this list gave, or the body is not JSON.", "The body is not JSON."),
+    400: (
+        "invalid_json",
+        "The cursor is not one that this list gave, or the body is not JSON.",
+        "The body is not JSON.",
+    ),
     401: ("unauthorized", "The API key is missing, unknown, revoked or expired.", "The API key was revoked."),
     403: ("forbidden", "The key's role does not allow it.", "This needs a key of role write; the key sent has read."),
     404: ("not_found", "It does not exist, or the key may not see it.", "There is no client 'acme'."),
@@ -61,7 +64,7 @@ def problem_response(status: int) -> Document:
     code, meaning, detail = MEANINGS[status]
     example: Document = {
         "type": f"urn:pulsewatch:problem:{code}",
-        "title": HTTPStatus(status).phrase,
+        "title": title(status),
         "status": status,
         "detail": detail,
         "request_id": "a01cf2a09cb3f2a8",

@@ -193,11 +193,7 @@ _ONE_RUN = f"""
     select
         {SHOWN},
         run.client_id as internal_client_id,
-        run.status in ('queued', 'running') as is_going_on,
-        greatest(
-            run.opened_at, run.finished_at, run.latest_start_at, run.earliest_end_at,
-            to_timestamp((((run.state_key >> 3) & ((1::bigint << 53) - 1))::numeric / 1000000)::float8)
-        ) as last_known_at
+        run.last_at
     from page
     inner join pulsewatch.run on page.client_id = run.client_id and page.id = run.id
     inner join analytics.runs as view on page.client_id = view.client_id and page.id = view.run_id
@@ -222,10 +218,7 @@ _RUN_EVENTS = text(
         where
             event.client_id = :client_id
             and event.occurred_at >= :from_at
-            and event.occurred_at <= case
-                when :is_going_on then now() + interval '1 hour'
-                else :last_known_at + interval '1 day'
-            end
+            and event.occurred_at <= :last_at
         order by event.occurred_at, event.dedupe_key
         limit :examined
     )
@@ -245,15 +238,14 @@ _RUN_EVENTS = text(
 def select_events(connection: Connection, run: RowMapping) -> list[RowMapping]:
     """The events of a run that `select_run` gave, oldest first, at most MAX_EVENTS.
 
-    There is no index by run: the client's events are read along the primary key from the run's first instant to a
-    day after its last known one (to now while it goes on), and MAX_EVENTS_EXAMINED of them at most.
+    There is no index by run: the client's events are read along the primary key from the run's first instant to its
+    last, and MAX_EVENTS_EXAMINED of them at most.
     """
     parameters = {
         "client_id": run["internal_client_id"],
         "id": run["id"],
         "from_at": run["first_at"],
-        "is_going_on": run["is_going_on"],
-        "last_known_at": run["last_known_at"],
+        "last_at": run["last_at"],
         "examined": MAX_EVENTS_EXAMINED,
         "limit": MAX_EVENTS,
     }

@@ -191,7 +191,9 @@ class RunEvent(Answer):
 class RunWithEvents(Run):
     """A run and its events."""
 
-    events: list[RunEvent] = Field(description="Oldest first, at most 1000.")
+    events: list[RunEvent] = Field(
+        description="Oldest first, at most 1000, up to a day after the last instant that decided the run."
+    )
 
 
 class Reject(Answer):
