@@ -1,9 +1,11 @@
 """Storing events on real PostgreSQL: any order, any repetition and any split give the same rows."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from pulsewatch import ingest, resolve
-from pulsewatch.events import Parent, RunEvent, Status, dedupe_key, run_id
+from pulsewatch.events import Parent, RunEvent, Status, canonical_json, dedupe_key, run_id
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
 from tests.reference import expected_run
 
@@ -270,6 +272,38 @@ def test_client_and_pipeline_events_set_fields_and_make_what_is_missing(connecti
     assert connection.exec_driver_sql("select slug, schedule, tags from pulsewatch.pipeline").all() == [
         ("nightly", "0 2 * * *", ["etl"])
     ]
+
+
+statements = st.builds(
+    CatalogStatement,
+    client=st.just("acme"),
+    changes=st.dictionaries(st.sampled_from(["title", "owner"]), st.none() | st.sampled_from(["a", "b"]), max_size=2),
+    occurred_at=instants,
+    pipeline=st.sampled_from(["nightly", "hourly"]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(statements, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 4))
+def test_statements_in_any_order_and_split_leave_the_latest_of_each_field(
+    connection: Connection, said: list[CatalogStatement], random: Random, size: int
+) -> None:
+    def latest(pipeline: str | None, field: str) -> object:
+        heard = [
+            (one.occurred_at, canonical_json(one.changes[field]))
+            for one in said
+            if one.pipeline == pipeline and field in one.changes
+        ]
+        return json.loads(max(heard)[1]) if heard else None
+
+    expected = {name: (latest(name, "title"), latest(name, "owner")) for name in {one.pipeline for one in said}}
+    random.shuffle(said)
+    with connection.begin_nested() as undone:
+        for start in range(0, len(said), size):
+            put(connection, *said[start : start + size])
+        rows = connection.exec_driver_sql("select name, title, owner from pulsewatch.pipeline").all()
+        assert {name: (title, owner) for name, title, owner in rows} == expected
+        undone.rollback()
 
 
 def test_rejects_are_kept_and_outcomes_are_counted(connection: Connection) -> None:

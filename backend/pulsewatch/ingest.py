@@ -294,22 +294,30 @@ def _apply_catalog(
     outcomes: list[Outcome | None],
     clients: dict[str, resolve.KnownClient],
 ) -> None:
-    """Set what client and pipeline events say, sorted so that two writers lock rows in the same order."""
+    """Set what client and pipeline events say, sorted so that two writers lock rows in the same order.
+
+    Newest first: of a field that the batch says again and again, only the latest statement goes to the database.
+    """
     statements = [
         item for position, item in enumerate(items) if outcomes[position] is None and isinstance(item, CatalogStatement)
     ]
-    for said in sorted(statements, key=lambda said: (clients[said.client].id, said.namespace, said.pipeline or "")):
+    statements.sort(key=lambda said: said.occurred_at, reverse=True)
+    statements.sort(key=lambda said: (clients[said.client].id, said.namespace, said.pipeline or ""))
+    latest: dict[tuple[str, str, str | None, str], datetime] = {}
+    for said in statements:
+        changes = {
+            field: value
+            for field, value in said.changes.items()
+            if latest.setdefault((said.client, said.namespace, said.pipeline, field), said.occurred_at)
+            == said.occurred_at
+        }
+        if not changes:
+            continue
         if said.pipeline is None:
-            catalog.upsert_client(connection, said.client, said.changes, said.occurred_at)
+            catalog.upsert_client(connection, said.client, changes, said.occurred_at)
         else:
-            catalog.upsert_pipeline(
-                connection,
-                clients[said.client].id,
-                said.namespace,
-                said.pipeline,
-                said.changes,
-                said.occurred_at,
-            )
+            client_id = clients[said.client].id
+            catalog.upsert_pipeline(connection, client_id, said.namespace, said.pipeline, changes, said.occurred_at)
 
 
 class _Batch:
