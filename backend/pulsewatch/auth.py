@@ -120,7 +120,7 @@ def _key_errors(
         errors.append(
             FieldError(
                 "/client",
-                "invalid_slug",
+                "not_a_slug",
                 "A client's slug has 1 to 100 letters, digits, dots, dashes and underscores, "
                 "and starts with a letter or digit.",
             )

@@ -41,6 +41,7 @@ DATABASE = "pulsewatch"
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300  # after a crash the server first replays its log
 STOP_TIMEOUT_S = 120
+COMING_UP = ("is starting up", "in recovery mode", "not yet accepting connections", "refused")
 INITDB_OPTIONS = ("--encoding=UTF8", "--locale=C", "--data-checksums", "--auth=scram-sha-256")
 # The server's programs see nothing of the caller's environment: PGPORT and its like would change what they do.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
@@ -249,8 +250,9 @@ class EmbeddedPostgres:
                         admin.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
                 return
             except psycopg.OperationalError as error:
-                # A server that a killed process left behind may still be recovering (57P03).
-                if error.sqlstate == "57P03" and time.monotonic() < deadline:
+                # A server that a killed process left behind may still be on its way up. (A connection that was refused
+                # carries no SQLSTATE; the words are English, as the server's environment is ours.)
+                if any(words in str(error) for words in COMING_UP) and time.monotonic() < deadline:
                     time.sleep(0.1)
                     continue
                 msg = f"the embedded PostgreSQL in {self.data} does not answer: {error}"

@@ -14,7 +14,6 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import OperationalError
 
-from pulsewatch.events import epoch_us
 from pulsewatch.migrate import months_to_keep, next_month
 from pulsewatch.settings import Settings
 
@@ -106,8 +105,9 @@ def partitions(engine: Engine) -> list[date]:
         return list(connection.execute(query).scalars())
 
 
-# A run goes when both its first and its winning event are past the keep time: one that still runs, or was finished
-# lately, stays. Rows that ingestion holds are skipped, so that the two never wait for each other.
+# A run goes when its last event is past the keep time: one of which something was heard since stays. The condition
+# on first_at follows from the other; it is there for the index. Rows that ingestion holds are skipped, so that the
+# two never wait for each other.
 DELETE_RUNS = text(
     """
     with expired as (
@@ -115,7 +115,7 @@ DELETE_RUNS = text(
         from pulsewatch.run
         where client_id = :client_id
             and first_at < :before
-            and (state_key >> 3) & ((1::bigint << 53) - 1) < :before_us
+            and last_at < :before
         order by first_at
         limit :batch
         for update skip locked
@@ -128,12 +128,12 @@ DELETE_RUNS = text(
 
 
 def delete_expired_runs(engine: Engine, before: datetime) -> int:
-    """Delete the runs that ended before this time; returns how many."""
+    """Delete the runs whose last event is before this time; returns how many."""
     with engine.connect() as connection:
         client_ids = connection.execute(text("select id from pulsewatch.client order by id")).scalars().all()
     deleted = 0
     for client_id in client_ids:
-        values = {"client_id": client_id, "before": before, "before_us": epoch_us(before), "batch": BATCH_ROWS}
+        values = {"client_id": client_id, "before": before, "batch": BATCH_ROWS}
         while True:
             with _turn(engine) as connection:
                 count = 0 if connection is None else connection.execute(DELETE_RUNS, values).rowcount

@@ -93,7 +93,7 @@ def test_the_list_goes_by_slug_and_a_cursor_continues_it(admin: Api, world: Worl
 
 @pytest.mark.parametrize("slug", ["-acme", "a b", "ä", "x" * 101, "a%00b"])
 def test_a_name_that_is_no_slug_is_refused_when_written_and_not_found_when_read(admin: Api, slug: str) -> None:
-    assert problem(admin.put(f"/v1/clients/{slug}", {})) == (422, "invalid", [("{client}", "invalid_slug")])
+    assert problem(admin.put(f"/v1/clients/{slug}", {})) == (422, "invalid", [("{client}", "not_a_slug")])
     assert problem(admin.get(f"/v1/clients/{slug}")) == (404, "not_found", [])
     assert problem(admin.delete(f"/v1/clients/{slug}")) == (404, "not_found", [])
 

@@ -201,7 +201,7 @@ def test_a_name_that_is_no_slug_is_refused_when_written_and_not_found_when_read(
     admin: Api, client: str, slug_: str
 ) -> None:
     path = f"/v1/clients/{client}/pipelines/{slug_}"
-    assert problem(admin.put(path, {})) == (422, "invalid", [("{pipeline}", "invalid_slug")])
+    assert problem(admin.put(path, {})) == (422, "invalid", [("{pipeline}", "not_a_slug")])
     assert problem(admin.get(path)) == (404, "not_found", [])
     assert problem(admin.delete(path)) == (404, "not_found", [])
     assert problem(admin.get(f"{path}/runs")) == (404, "not_found", [])

@@ -101,7 +101,7 @@ def put_client(client: ClientSlug, request: Request, caller: Writer, body: Body,
     later time has said stands.
     """
     if not is_slug(client):
-        raise invalid([FieldError("{client}", "invalid_slug", f"A slug has {SLUG_RULE}.")])
+        raise invalid([FieldError("{client}", "not_a_slug", f"A slug has {SLUG_RULE}.")])
     require_visible(caller, client)
     changes, errors = catalog.validate_client_changes(body)
     if errors:

@@ -78,7 +78,7 @@ def allowed_methods(app: FastAPI, scope: Mapping[str, Any]) -> set[str]:
 
 # Pydantic's types of error, as the codes that PulseWatch uses everywhere.
 _CODES = {
-    "missing": "required",
+    "missing": "missing_field",
     "greater_than_equal": "out_of_range",
     "less_than_equal": "out_of_range",
     "string_too_long": "too_long",

@@ -86,7 +86,7 @@ def _read_request(body: Words, caller: Caller) -> tuple[Role, str | None, str | 
             errors.append(FieldError(f"/{name}", fault.code, str(fault)))
     roles = ", ".join(Role)
     if "role" not in body:
-        errors.append(FieldError("/role", "required", f"A role is needed: {roles}."))
+        errors.append(FieldError("/role", "missing_field", f"A role is needed: {roles}."))
     elif texts["role"] not in set(Role) and not any(error.pointer == "/role" for error in errors):
         errors.append(FieldError("/role", "unknown_value", f"The role is one of {roles}."))
     expires_at = _expiry(texts["expires_at"], errors)

@@ -146,7 +146,7 @@ def put_pipeline(
     what an event with a later time has said stands.
     """
     if not is_slug(pipeline):
-        raise invalid([FieldError("{pipeline}", "invalid_slug", f"A slug has {SLUG_RULE}.")])
+        raise invalid([FieldError("{pipeline}", "not_a_slug", f"A slug has {SLUG_RULE}.")])
     changes, errors = catalog.validate_pipeline_changes(body)
     with engine.begin() as connection:
         owner = visible_client(connection, caller, client)

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +15,9 @@ from pulsewatch.problems import Problem
 from pulsewatch.submissions import Refusal
 
 MAX_DEPTH = 32
+# How much of a sender's own words is repeated in the answer, and kept with the reject.
+SHOWN_NAME = 100
+SHOWN_WORDS = 300
 
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
@@ -78,7 +82,8 @@ def is_envelope(value: dict[str, Any]) -> bool:
         return False
     unknown = sorted(value.keys() - {"events"})
     if unknown:
-        raise Problem(400, "unknown_field", f"Beside events, the envelope has {unknown[0]!a}, which is not known.")
+        name = unknown[0][:SHOWN_NAME]
+        raise Problem(400, "unknown_field", f"Beside events, the envelope has {name!a}, which is not known.")
     return True
 
 
@@ -113,27 +118,42 @@ def read_object(text: bytes) -> dict[str, Any] | Refusal:
 
 def refuse_text(value: object, pointer: str, depth: int = 1) -> Refusal | None:
     """The first thing in a value that PostgreSQL's JSON cannot hold, or that is nested too deep."""
+    refused = _refuse_value(value, depth)
+    if refused is None:
+        return None
+    whole = pointer + refused.pointer
+    if refused.code == "too_deep":
+        whole = "/".join(whole.split("/")[:2])
+    return replace(refused, pointer=whole)
+
+
+def _refuse_value(value: object, depth: int) -> Refusal | None:
+    """The same, with the pointer from this value on.
+
+    It is put together on the way back: on the way down each member would cost as much as the names above it are long.
+    """
     if isinstance(value, str):
-        return _refuse_string(value, pointer)
+        return _refuse_string(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return Refusal("not_finite", pointer, "A number must be finite, and fit a double.")
+        return Refusal("not_finite", "", "A number must be finite, and fit a double.")
     if isinstance(value, dict | list):
         if depth > MAX_DEPTH:
-            field = "/".join(pointer.split("/")[:2])
-            return Refusal("too_deep", field, f"Nested deeper than {MAX_DEPTH} levels.")
+            return Refusal("too_deep", "", f"Nested deeper than {MAX_DEPTH} levels.")
         for name, member in value.items() if isinstance(value, dict) else enumerate(value):
-            refused = _refuse_string(name, pointer) if isinstance(name, str) else None
-            refused = refused or refuse_text(member, f"{pointer}/{escape(str(name))}", depth + 1)
+            refused = _refuse_string(name) if isinstance(name, str) else None
             if refused:
                 return refused
+            refused = _refuse_value(member, depth + 1)
+            if refused:
+                return replace(refused, pointer=f"/{escape(str(name)[:SHOWN_NAME])}{refused.pointer}")
     return None
 
 
-def _refuse_string(text: str, pointer: str) -> Refusal | None:
+def _refuse_string(text: str) -> Refusal | None:
     if "\0" in text:
-        return Refusal("nul_character", pointer, "The NUL character cannot be stored.")
+        return Refusal("nul_character", "", "The NUL character cannot be stored.")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        return Refusal("lone_surrogate", pointer, "The text holds half a surrogate pair, which is no character.")
+        return Refusal("lone_surrogate", "", "The text holds half a surrogate pair, which is no character.")
     return None
 
 
@@ -180,11 +200,13 @@ def _explain(message: str, value: dict[str, Any], to: type[msgspec.Struct]) -> R
         if code == "missing_field" and name:
             return Refusal(code, f"{pointer}/{name}", f"{name} is missing.")
         if code == "unknown_field" and name is not None:
+            name = name[:SHOWN_NAME]
             nearest = difflib.get_close_matches(name, to.__struct_encode_fields__, n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest and not pointer else ""
             return Refusal(code, f"{pointer}/{escape(name)}", f"{name!a} is not a known field.{hint}")
         if (code, pointer) in _BY_FIELD:
             code, words = _BY_FIELD[code, pointer]
+        words = words[:SHOWN_WORDS]
         return Refusal(code, pointer, words if words.endswith(".") else f"{words}.")
     return Refusal("wrong_type", pointer, f"{words}.")
 
@@ -210,5 +232,5 @@ def _pointer(path: str, value: dict[str, Any]) -> str:
             )
             if not name:
                 continue
-        pointer += f"/{escape(name)}"
+        pointer += f"/{escape(name[:SHOWN_NAME])}"
     return pointer
