@@ -24,7 +24,7 @@ from pulsewatch.settings import PREFIX
 from pulsewatch.telemetry import App, Message
 
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def wait_until(condition: Callable[[], object], what: str, *, deadline_s: float = DEADLINE_S) -> None:

@@ -33,10 +33,10 @@ class Poster:
         transport: Any = httpx.ASGITransport(app)  # the two name the types of ASGI differently
         self._client = httpx.AsyncClient(transport=transport, base_url="http://api")
 
-    def post(self, body: bytes, **headers: str) -> httpx.Response:
+    def post(self, body: bytes, *, to: str = "/v1/events", **headers: str) -> httpx.Response:
         said = self._headers | {name.replace("_", "-"): value for name, value in headers.items()}
         bytes_said = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
-        return self._runner.run(self._client.post("/v1/events", content=body, headers=bytes_said))
+        return self._runner.run(self._client.post(to, content=body, headers=bytes_said))
 
     def stored(self) -> int:
         row = self._database.execute("select count(*) from pulsewatch.run_event").fetchone()
@@ -60,7 +60,18 @@ def poster(database: str) -> Iterator[Poster]:
 
 
 # What JSON can say and no Python value writes.
-RAW = ("1e999999", "-1e999999", "1e-999999", "-0.0", "1" * 400, "1" * 5000, "NaN", "-Infinity", "0.1e1", '"\\u0000"')
+RAW: tuple[str, ...] = (
+    "1e999999",
+    "-1e999999",
+    "1e-999999",
+    "-0.0",
+    "1" * 400,
+    "1" * 5000,
+    "NaN",
+    "-Infinity",
+    "0.1e1",
+    '"\\u0000"',
+)
 RAW += ('"\\ud83d\\ude00"', '"\\ud83d"', '"\\udc00x"', "[" * 20 + "]" * 20, "[" * 40 + "]" * 40, "{}", '{"a":1,"a":2}')
 MARK = "raw text follows: "
 
@@ -71,8 +82,17 @@ values = st.recursive(
 )
 instants = st.sampled_from([NOW - timedelta(minutes=minutes) for minutes in (0, 1, 90)]).map(datetime.isoformat)
 odd_instants = st.sampled_from(
-    ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-02-30T00:00:00Z", "2026-01-01T00:00:00"]
-    + ["2026-01-01T23:59:60Z", (NOW - timedelta(days=399)).isoformat(), "1999-12-31T23:59:59Z", "now", ""]
+    (
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "2026-02-30T00:00:00Z",
+        "2026-01-01T00:00:00",
+        "2026-01-01T23:59:60Z",
+        (NOW - timedelta(days=399)).isoformat(),
+        "1999-12-31T23:59:59Z",
+        "now",
+        "",
+    )
 )
 times = instants | odd_instants
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
@@ -206,12 +226,14 @@ def test_deep_nesting_is_refused_at_any_depth(poster: Poster, near: str) -> None
     good["occurred_at"] = NOW.isoformat()
     head, tail = json.dumps(good | {"attributes": {"a": "@"}}).encode().split(b'"@"')
     neighbour = json.dumps(good | {"run": "other"}).encode() if near == "good" else b"NaN"
-    for depth in (31, 32, 100, *range(960, 1000, 4), 1500, 5000, 100_000):
+    for depth in (31, 32, 100, *range(940, 1000, 2), 1500, 5000, 100_000):
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             nested = opening * depth + b"1" + closing * depth
             _, said = read(poster.post(b"[" + head + nested + tail + b"," + neighbour + b"]"))
             codes = {each["code"] for each in said.get("rejected", ())} | {said.get("type", "").rpartition(":")[2]}
             assert "too_deep" in codes, (depth, said)
+            _, said = read(poster.post(head + nested + tail))
+            assert "too_deep" in {each["code"] for each in said.get("errors", ())} | {said["type"].rpartition(":")[2]}
     whole = head + b"[" * 30 + b"]" * 30 + tail
     assert outcome(read(poster.post(b"[" + whole + b"," + neighbour + b"]"))[1])[0] == (2 if near == "good" else 1)
 
@@ -236,3 +258,14 @@ def test_any_encoding_is_answered(poster: Poster, encoding: str, garbage: bytes,
 def test_any_content_type_is_answered(poster: Poster, content_type: str) -> None:
     answer = poster.post(b"[]", content_type=content_type)
     assert read(answer)[0] in (200, 415)
+
+
+def test_a_very_long_name_costs_no_more_than_its_length_and_is_not_repeated_whole(poster: Poster) -> None:
+    good = {"type": "run", "client": "acme", "pipeline": "p", "run": "r", "status": "info"}
+    good["occurred_at"] = NOW.isoformat()
+    name = "k" * 2_000_000
+    status, said = read(poster.post(json.dumps([good | {name: [0] * 500_000 + [None, "\0"]}]).encode()))
+    assert (status, outcome(said)) == (422, (0, [(0, "nul_character", f"/{name[:100]}/500001")]))
+    answer = poster.post(json.dumps([good | {name: 1}]).encode())
+    assert outcome(read(answer)[1]) == (0, [(0, "unknown_field", f"/{name[:100]}")])
+    assert len(answer.content) < 2000

@@ -297,6 +297,24 @@ def test_one_key_may_fill_half_of_the_queue_and_the_others_still_get_in(database
     ]
 
 
+def test_large_events_count_as_several_so_that_the_queue_holds_no_more_than_memory_allows(database: str) -> None:
+    def large(name: str) -> Submission:
+        sent = submission(name, key=uuid4())
+        sent.body_bytes = 10 * 1024
+        return sent
+
+    async def run() -> list[Any]:
+        async with batching(database, queue_items=30) as batcher:
+            with stalled(database):
+                first = asyncio.ensure_future(batcher.submit(large("first")))
+                await until_waiting(database)
+                sent = [asyncio.ensure_future(batcher.submit(large(f"r{n}"))) for n in range(4)]
+                await asyncio.sleep(0)
+            return [await told(one) for one in (first, *sent)]
+
+    assert asyncio.run(run()) == [*[Receipt(accepted=1)] * 4, (503, "unavailable", "1")]
+
+
 def test_a_key_does_not_wait_behind_the_backlog_of_another(database: str) -> None:
     greedy, modest = uuid4(), uuid4()
     many = BATCH_ITEMS // 2

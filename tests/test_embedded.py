@@ -163,6 +163,18 @@ def test_a_process_that_is_killed_leaves_the_server_to_the_next_one(data_dir: Pa
     assert server.pid() is None
 
 
+def test_a_server_that_is_still_on_its_way_up_is_waited_for(data_dir: Path) -> None:
+    server = make(data_dir)
+    with server:
+        server.stop("immediate")
+    # As a process would leave it that was killed right after it had started the server: nobody waited for it.
+    arguments = ("-D", data_dir / "postgres", "-W", "-o", f"-p {server._choose_port()} -h 127.0.0.1 -k ''", "start")
+    server._run("pg_ctl", arguments)
+    with make(data_dir) as dsn:
+        assert answer(dsn, "select 1") == "1"
+    assert server.pid() is None
+
+
 def test_a_half_made_data_directory_is_made_anew(data_dir: Path) -> None:
     (data_dir / "postgres.new" / "base").mkdir(parents=True)
     with make(data_dir) as dsn:

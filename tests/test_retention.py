@@ -72,8 +72,9 @@ def add_run(engine: Engine, client_id: int, name: str, first_at: datetime, last_
         connection.execute(
             text(
                 "insert into pulsewatch.run (client_id, id, pipeline_id, state_key, winner_key, opened_at, opening_key,"
-                " first_at, status, external_id) values (:client_id, :id, 1, :state_key, gen_random_uuid(), :first_at,"
-                " gen_random_uuid(), :first_at, 'running', :name)"
+                " first_at, last_at, status, external_id)"
+                " values (:client_id, :id, 1, :state_key, gen_random_uuid(), :first_at,"
+                " gen_random_uuid(), :first_at, :last_at, 'running', :name)"
             ),
             values | {"state_key": 1 << 56 | epoch_us(last_at) << 3},
         )

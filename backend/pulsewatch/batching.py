@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # One transaction takes whole requests until it holds this many items: larger ones gain nothing, and hold locks longer.
 BATCH_ITEMS = 2000
+ITEM_BYTES = 1024
 # A transaction that met another in a deadlock, or a server that is shutting down or starting, is tried again.
 TRIES = 4
 FIRST_PAUSE_S = 0.05
@@ -42,7 +43,9 @@ class _Waiting:
 
     @property
     def size(self) -> int:
-        return len(self.submission.items) + len(self.submission.rejected)
+        """How many items; an item of more than ITEM_BYTES counts as several, so that memory is bounded too."""
+        count = len(self.submission.items) + len(self.submission.rejected)
+        return max(count, self.submission.body_bytes // ITEM_BYTES)
 
 
 class Batcher:

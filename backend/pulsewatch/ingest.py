@@ -30,7 +30,6 @@ from pulsewatch.submissions import (
     Outcome,
     Receipt,
     Refusal,
-    Rejected,
     Submission,
 )
 
@@ -85,7 +84,7 @@ def store(
         learned: dict[resolve.PipelineName, int] = {}
         with _transaction(begin) as connection:
             outcomes = merge(connection, items, known, learned, max_pipelines=max_pipelines, excluded=excluded)
-            receipts = _receipts(submissions, outcomes)
+            receipts = ledger.receipts(submissions, outcomes)
             ledger.record(connection, submissions, receipts, outcomes, received_at)
         known.learn(learned)
         return receipts
@@ -391,23 +390,3 @@ def _merge_events(
     for (client_id, at, key), position in batch.place.items():
         if (client_id, epoch_us(at), key) not in new:
             outcomes[position] = DUPLICATE
-
-
-def _receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
-    """Deal the outcomes out to the requests they belong to."""
-    receipts = []
-    position = 0
-    for submission in submissions:
-        receipt = Receipt(rejected=list(submission.rejected))
-        for index, item in zip(submission.indexes, submission.items, strict=True):
-            outcome = outcomes[position]
-            position += 1
-            if outcome is ACCEPTED:
-                receipt.accepted += 1
-            elif outcome is DUPLICATE:
-                receipt.duplicates += 1
-            elif isinstance(outcome, Refusal):
-                receipt.rejected.append(Rejected(index, outcome, item.client))
-        receipt.rejected.sort(key=lambda rejected: rejected.index)
-        receipts.append(receipt)
-    return receipts

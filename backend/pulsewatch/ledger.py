@@ -8,7 +8,28 @@ import msgspec
 from sqlalchemy import Connection
 
 from pulsewatch.events import EPOCH
-from pulsewatch.submissions import ACCEPTED, Outcome, Receipt, Rejected, Submission
+from pulsewatch.submissions import ACCEPTED, DUPLICATE, Outcome, Receipt, Refusal, Rejected, Submission
+
+
+def receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
+    """Deal the outcomes out to the requests they belong to."""
+    receipts = []
+    position = 0
+    for submission in submissions:
+        receipt = Receipt(rejected=list(submission.rejected))
+        for index, item in zip(submission.indexes, submission.items, strict=True):
+            outcome = outcomes[position]
+            position += 1
+            if outcome is ACCEPTED:
+                receipt.accepted += 1
+            elif outcome is DUPLICATE:
+                receipt.duplicates += 1
+            elif isinstance(outcome, Refusal):
+                receipt.rejected.append(Rejected(index, outcome, item.client))
+        receipt.rejected.sort(key=lambda rejected: rejected.index)
+        receipts.append(receipt)
+    return receipts
+
 
 REJECT_ITEM_BYTES = 8192
 STAT_BUCKET = timedelta(minutes=5)

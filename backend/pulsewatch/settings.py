@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     max_pipelines: int = Field(10_000, ge=1, description="Pipelines of one client, at most.")
     ingest_writers: int = Field(2, ge=1, le=32, description="Connections that write events, in each process.")
     ingest_queue_events: int = Field(
-        50_000, ge=1, description="Events that may wait for a writer; beyond that the answer is 503."
+        50_000,
+        ge=1,
+        description="Events (of 1 KiB; a larger one counts as several) that may wait for a writer; then it is 503.",
     )
 
     pool_size: int = Field(10, ge=1, le=200, description="Connections for reads and management, at most.")

@@ -56,7 +56,8 @@ class Submission:
     """One request's content, over one wire, by one key.
 
     `items` are those that parsed, `indexes` their places in the request; several items may share one. `text_of`
-    gives an item's text by its place, for the rejects; it is asked only for those.
+    gives an item's text by its place, for the rejects; it is asked only for those. `body_bytes` is the size of the
+    request, unpacked.
     """
 
     source: str
@@ -66,6 +67,7 @@ class Submission:
     text_of: Callable[[int], bytes] = _no_text
     key_id: UUID | None = None
     client_id: int | None = None
+    body_bytes: int = 0
 
     def add(self, index: int, item: Item) -> None:
         """Take an item that parsed."""

@@ -105,6 +105,7 @@ class Edge:
         else:
             submission = wire.parse(request)
         submission.key_id, submission.client_id = caller.key_id, caller.client_id
+        submission.body_bytes = len(request.body)
         is_empty = not submission.items and not submission.rejected
         receipt = Receipt() if is_empty else await self._batcher.submit(submission)
         return wire.reply(request, receipt)
