@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from pulsewatch import ingest, resolve
-from pulsewatch.events import Parent, RunEvent, Status, canonical_json, dedupe_key, run_id
+from pulsewatch.events import Parent, RunEvent, Status, canonical_json, dedupe_key, pipeline_slug, run_id
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
 from tests.reference import expected_run
 
@@ -254,11 +254,17 @@ def test_a_client_has_at_most_so_many_pipelines(connection: Connection) -> None:
     assert put(connection, event(Status.SUCCEEDED, 1, pipeline="p0"), max_pipelines=3).accepted == 1
 
 
-def test_a_name_whose_slug_is_taken_is_refused(connection: Connection) -> None:
-    put(connection, event(namespace="prod", pipeline="nightly"))
-    (slug,) = connection.exec_driver_sql("select slug from pulsewatch.pipeline").scalars()
-    receipt = put(connection, event(pipeline=slug))
-    assert [rejected.refusal.code for rejected in receipt.rejected] == ["slug_taken"]
+@pytest.mark.parametrize("taken_first", [True, False])
+def test_a_name_whose_slug_is_another_pipelines_name_gets_a_longer_one(
+    connection: Connection, *, taken_first: bool
+) -> None:
+    short = pipeline_slug("prod", "nightly")
+    both = [event(namespace="prod", pipeline="nightly"), event(pipeline=short)]
+    for one in both if taken_first else reversed(both):
+        assert put(connection, one).accepted == 1
+    slugs = connection.exec_driver_sql("select slug from pulsewatch.pipeline order by length(slug)").scalars().all()
+    assert slugs[0] == short
+    assert slugs[1] in {pipeline_slug("prod", "nightly", 32), pipeline_slug("", short, 32)}
 
 
 def test_client_and_pipeline_events_set_fields_and_make_what_is_missing(connection: Connection) -> None:
@@ -304,6 +310,42 @@ def test_statements_in_any_order_and_split_leave_the_latest_of_each_field(
         rows = connection.exec_driver_sql("select name, title, owner from pulsewatch.pipeline").all()
         assert {name: (title, owner) for name, title, owner in rows} == expected
         undone.rollback()
+
+
+def test_a_statement_that_says_nothing_new_is_a_duplicate(connection: Connection) -> None:
+    made = CatalogStatement("acme", {}, DAY, "nightly")
+    early = CatalogStatement("acme", {"title": "Early"}, DAY, "nightly")
+    late = CatalogStatement("acme", {"title": "Late"}, DAY + timedelta(hours=1), "nightly")
+    receipts = [put(connection, *said) for said in ([made, late, early, late], [late], [early], [made])]
+    assert [(receipt.accepted, receipt.duplicates) for receipt in receipts] == [(3, 1), (0, 1), (0, 1), (0, 1)]
+    assert connection.exec_driver_sql("select title from pulsewatch.pipeline").scalar_one() == "Late"
+
+
+def test_one_event_of_two_items_counts_once(connection: Connection) -> None:
+    submission = Submission(
+        "openlineage", [event(), CatalogStatement("acme", {"owner": "data"}, DAY, "nightly")], [0, 0], received=1
+    )
+    for accepted in (1, 0):
+        (receipt,) = ingest.store(
+            savepoint(connection), [submission], resolve.PipelineCache(), max_pipelines=9, received_at=NOW
+        )
+        assert (receipt.accepted, receipt.duplicates, receipt.received) == (accepted, 1 - accepted, 1)
+
+
+def test_a_bound_key_never_brings_an_erased_client_back(connection: Connection) -> None:
+    submission = Submission("native", [event()], [0], client_id=123_456, text_of=lambda _: b"{}")
+    (receipt,) = ingest.store(
+        savepoint(connection), [submission], resolve.PipelineCache(), max_pipelines=9, received_at=NOW
+    )
+    assert [rejected.refusal.code for rejected in receipt.rejected] == ["forbidden_client"]
+    assert connection.exec_driver_sql("select count(*) from pulsewatch.client").scalar_one() == 0
+    assert connection.exec_driver_sql("select client_id from pulsewatch.ingest_reject").scalar_one() is None
+
+
+def test_an_ignored_scheduled_time_is_no_conflict_once_it_is_within_bounds(connection: Connection) -> None:
+    far = NOW + timedelta(days=400, seconds=5)
+    assert put(connection, event(ignored_scheduled_at=far, flags=2)).accepted == 1
+    assert put(connection, event(scheduled_at=far)).duplicates == 1
 
 
 def test_rejects_are_kept_and_outcomes_are_counted(connection: Connection) -> None:

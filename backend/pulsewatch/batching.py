@@ -172,8 +172,10 @@ class Batcher:
             except DBAPIError as error:
                 if attempt == TRIES or not ingest.is_worth_retrying(error):
                     raise
-                log.info("ingest is tried again", extra={"sqlstate": ingest.sqlstate(error), "attempt": attempt})
-                time.sleep(FIRST_PAUSE_S * 2**attempt)
+                log.info(
+                    "ingest is tried again", extra={"fields": {"sqlstate": ingest.sqlstate(error), "attempt": attempt}}
+                )
+                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
             else:
                 telemetry.INGEST_COMMIT_SECONDS.observe(time.perf_counter() - started)
                 _count(submissions, receipts)

@@ -7,7 +7,7 @@ the one with the greater canonical JSON: so any order of arrival gives the same 
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -213,7 +213,7 @@ def upsert_client(connection: Connection, slug: str, changes: Mapping[str, Any],
         connection.execute(insert(client).values(slug=slug).on_conflict_do_nothing())
         row = _locked(connection, client, key)
         assert row is not None, "a client is never deleted while it is written to"  # noqa: S101 - narrows the type
-    return _merge(connection, client, row, client.c.id == row.id, changes, said_at)
+    return _merge(connection, client, row, client.c.id == row.id, [(changes, said_at)])
 
 
 def upsert_pipeline(
@@ -241,7 +241,7 @@ def upsert_pipeline(
         if row is None:
             raise Problem(409, "slug_taken", f"Another pipeline of this client has the slug {slug!r}.")
     own = and_(pipeline.c.client_id == client_id, pipeline.c.id == row.id)
-    return _merge(connection, pipeline, row, own, changes, said_at)
+    return _merge(connection, pipeline, row, own, [(changes, said_at)])
 
 
 def _locked(connection: Connection, table: Table, key: ColumnElement[bool]) -> Row[Any] | None:
@@ -249,27 +249,65 @@ def _locked(connection: Connection, table: Table, key: ColumnElement[bool]) -> R
     return connection.execute(select(table).where(key).with_for_update(key_share=True)).first()
 
 
+Statement = tuple[Mapping[str, Any], datetime]  # changes, said_at
+
+
+def hear_client(connection: Connection, client_id: int, statements: Sequence[Statement]) -> list[bool]:
+    """Set what several statements say of a client, in one update; for each, whether it said anything new."""
+    client = models.client
+    return _hear(connection, client, client.c.id == client_id, statements)
+
+
+def hear_pipeline(
+    connection: Connection, client_id: int, pipeline_id: int, statements: Sequence[Statement]
+) -> list[bool]:
+    """The same for a pipeline."""
+    pipeline = models.pipeline
+    return _hear(
+        connection, pipeline, and_(pipeline.c.client_id == client_id, pipeline.c.id == pipeline_id), statements
+    )
+
+
+def _hear(
+    connection: Connection, table: Table, key: ColumnElement[bool], statements: Sequence[Statement]
+) -> list[bool]:
+    row = _locked(connection, table, key)
+    assert row is not None, "made on first sight, in this transaction or before"  # noqa: S101 - narrows the type
+    told = [
+        any(
+            _wins(epoch_us(said_at), value, row.said_at.get(field), row._mapping[field])
+            for field, value in changes.items()
+        )
+        for changes, said_at in statements
+    ]
+    _merge(
+        connection, table, row, key, [statement for statement, is_new in zip(statements, told, strict=True) if is_new]
+    )
+    return told
+
+
 def _merge(
     connection: Connection,
     table: Table,
     row: Row[Any],
     key: ColumnElement[bool],
-    changes: Mapping[str, Any],
-    said_at: datetime,
+    statements: Sequence[Statement],
 ) -> Row[Any]:
-    """Write those changes that win over what the locked row holds; nothing at all if none does."""
-    at = epoch_us(said_at)
-    winning = {
-        field: value
-        for field, value in changes.items()
-        if _wins(at, value, row.said_at.get(field), row._mapping[field])
-    }
-    if not winning:
+    """Write what wins over what the locked row holds; nothing at all if nothing does."""
+    said: dict[str, int] = dict(row.said_at)
+    values: dict[str, Any] = {}
+    for changes, said_at in statements:
+        at = epoch_us(said_at)
+        for field, value in changes.items():
+            if _wins(at, value, said.get(field), values.get(field, row._mapping[field])):
+                said[field], values[field] = at, value
+    if not values:
         return row
-    values: dict[str, Any] = {**winning, "said_at": row.said_at | dict.fromkeys(winning, at)}
-    if any(row._mapping[field] != value for field, value in winning.items()):
-        values["updated_at"] = func.now()
-    return connection.execute(update(table).where(key).values(values).returning(table)).one()
+    is_changed = any(row._mapping[field] != value for field, value in values.items())
+    updated = {"updated_at": func.now()} if is_changed else {}
+    return connection.execute(
+        update(table).where(key).values(values | updated | {"said_at": said}).returning(table)
+    ).one()
 
 
 def _wins(at: int, value: object, said_at: int | None, current: object) -> bool:

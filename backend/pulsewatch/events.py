@@ -98,6 +98,7 @@ class RunEvent(msgspec.Struct, kw_only=True):
     event_id: str | None = None
     attempt: int | None = None
     scheduled_at: datetime | None = None
+    ignored_scheduled_at: datetime | None = None  # out of bounds when it came; a retry may find it within them
     started_at: datetime | None = None
     duration_s: float | None = None
     message: str | None = None
@@ -147,16 +148,19 @@ def dedupe_key(event: RunEvent) -> str:
 def content_digest(event: RunEvent) -> str:
     """Equal for two events that say the same (hex, 16 bytes): a retry, as opposed to a conflict.
 
+    What a producer said counts, not what was made of it at the time.
+
     flags are left out: they tell how a time was read, not what was said.
     """
     parent = event.parent
+    scheduled_at = event.scheduled_at or event.ignored_scheduled_at
     words = (
         event.namespace,
         event.pipeline,
         event.run,
         event.status,
         event.attempt or 0,
-        None if event.scheduled_at is None else epoch_us(event.scheduled_at),
+        None if scheduled_at is None else epoch_us(scheduled_at),
         None if event.started_at is None else epoch_us(event.started_at),
         event.duration_s,
         event.message,
@@ -206,7 +210,7 @@ def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:
     """A run's UUIDv8, from the producer's own words: any order of arrival gives the same id.
 
     48 bits of time where external_id carries them, so that rows of runs that start together lie together; the rest,
-    and all of it otherwise, is a digest of the four words (decisions/0001).
+    and all of it otherwise, is a digest of the four words (docs/decisions/0001-run-ids.md).
     """
     digest = digest16(client, namespace, pipeline, external_id)
     head = time_prefix(external_id) or digest[:12]
@@ -218,14 +222,16 @@ def is_slug(text: str) -> bool:
     return _SLUG.fullmatch(text) is not None
 
 
-def pipeline_slug(namespace: str, name: str) -> str:
+def pipeline_slug(namespace: str, name: str, digits: int = 8) -> str:
     """A pipeline's slug: its name where that is one, else a readable part of it and 8 digits of the digest.
+
+    With more digits it always has them: for the rare case that another pipeline has the short one for its name.
 
     A pipeline in a namespace always gets the digest: the bare slug belongs to the name in the empty namespace,
     whichever of the two is seen first.
     """
-    if not namespace and is_slug(name):
+    if not namespace and digits == 8 and is_slug(name):
         return name
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:91].rstrip("-._")
-    suffix = digest16(namespace, name)[:8]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[: 99 - digits].rstrip("-._")
+    suffix = digest16(namespace, name)[:digits]
     return f"{readable}-{suffix}" if readable else f"p-{suffix}"

@@ -10,6 +10,7 @@ done again without it.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -43,6 +44,25 @@ Begin = Callable[[], AbstractContextManager[Connection]]
 
 # (client id, occurred_at, dedupe key): the primary key of an event.
 _Identity = tuple[int, datetime, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Items to store, for each the client its key is bound to (None: to none), and what to know for it."""
+
+    items: Sequence[Item]
+    owners: Sequence[int | None]
+    known: resolve.PipelineCache
+    max_pipelines: int
+
+    def part(self, positions: Sequence[int]) -> "Work":
+        """The same for some of the items."""
+        return Work(
+            [self.items[position] for position in positions],
+            [self.owners[position] for position in positions],
+            self.known,
+            self.max_pipelines,
+        )
 
 
 class ConflictFound(Exception):
@@ -79,11 +99,13 @@ def store(
     away in the act. Both may be tried again: storing is idempotent.
     """
     items = [item for submission in submissions for item in submission.items]
+    owners = [submission.client_id for submission in submissions for _ in submission.items]
+    work = Work(items, owners, known, max_pipelines)
 
     def attempt() -> list[Receipt]:
         learned: dict[resolve.PipelineName, int] = {}
         with _transaction(begin) as connection:
-            outcomes = merge(connection, items, known, learned, max_pipelines=max_pipelines, excluded=excluded)
+            outcomes = merge(connection, work, excluded, learned)
             receipts = ledger.receipts(submissions, outcomes)
             ledger.record(connection, submissions, receipts, outcomes, received_at)
         known.learn(learned)
@@ -103,7 +125,7 @@ def store(
                 _ensure_partitions(begin, items)
                 partitions_are_there = True
             else:
-                excluded |= _find_refused(begin, items, known, excluded, max_pipelines)
+                excluded |= _find_refused(begin, work, excluded)
 
 
 class _transaction:  # noqa: N801 - reads as a statement
@@ -152,27 +174,15 @@ def _ensure_partitions(begin: Begin, items: Sequence[Item]) -> None:
             connection.exec_driver_sql("select pulsewatch.ensure_partition(%s::date)", (month,))
 
 
-def _find_refused(
-    begin: Begin,
-    items: Sequence[Item],
-    known: resolve.PipelineCache,
-    excluded: dict[int, Refusal],
-    max_pipelines: int,
-) -> dict[int, Refusal]:
+def _find_refused(begin: Begin, work: Work, excluded: dict[int, Refusal]) -> dict[int, Refusal]:
     """Which items the database refuses, found by halving in transactions that are rolled back."""
     refused: dict[int, Refusal] = {}
-    halves = [[position for position in range(len(items)) if position not in excluded]]
+    halves = [[position for position in range(len(work.items)) if position not in excluded]]
     while halves:
         positions = halves.pop()
         try:
             with begin() as connection, connection.begin_nested() as trial:
-                merge(
-                    connection,
-                    [items[position] for position in positions],
-                    known,
-                    {},
-                    max_pipelines=max_pipelines,
-                )
+                merge(connection, work.part(positions), {}, {})
                 trial.rollback()
         except ConflictFound:
             continue
@@ -193,13 +203,7 @@ def _find_refused(
 
 
 def merge(
-    connection: Connection,
-    items: Sequence[Item],
-    known: resolve.PipelineCache,
-    learned: dict[resolve.PipelineName, int],
-    *,
-    max_pipelines: int,
-    excluded: dict[int, Refusal] | None = None,
+    connection: Connection, work: Work, excluded: dict[int, Refusal], learned: dict[resolve.PipelineName, int]
 ) -> list[Outcome]:
     """Merge items into the tables, within the caller's transaction; one outcome for each, in order.
 
@@ -207,19 +211,31 @@ def merge(
     are put into `learned`, for the caller to keep once it has committed. Raises ConflictFound, after which the
     transaction must be rolled back.
     """
+    items = work.items
     outcomes: list[Outcome | None] = [None] * len(items)
-    for position, refusal in (excluded or {}).items():
+    for position, refusal in excluded.items():
         outcomes[position] = refusal
     connection.exec_driver_sql(INGEST_LOCK)
-    clients = resolve.clients(connection, {item.client for item in items})
-    for position, item in enumerate(items):
-        if outcomes[position] is None and clients[item.client].is_archived:
-            outcomes[position] = Refusal("client_archived", "/client", f"Client {item.client!r} is archived.")
-    _lock_clients(connection, items, outcomes, clients, known)
-    pipeline_ids = _resolve_pipelines(connection, items, outcomes, clients, known, learned, max_pipelines)
-    _apply_catalog(connection, items, outcomes, clients)
+    unbound = {item.client for item, owner in zip(items, work.owners, strict=True) if owner is None}
+    clients = resolve.clients(connection, {item.client for item in items}, may_make=unbound)
+    for position, (item, owner) in enumerate(zip(items, work.owners, strict=True)):
+        if outcomes[position] is None:
+            outcomes[position] = _refuse_client(clients.get(item.client), item.client, owner)
+    _lock_clients(connection, items, outcomes, clients, work.known)
+    pipeline_ids, made = _resolve_pipelines(connection, work, outcomes, clients, learned)
+    _apply_catalog(connection, items, outcomes, clients, pipeline_ids, made)
     _merge_events(connection, items, outcomes, clients, pipeline_ids)
     return [outcome or ACCEPTED for outcome in outcomes]
+
+
+def _refuse_client(client: resolve.KnownClient | None, slug: str, owner: int | None) -> Refusal | None:
+    """Why this client takes no event from a key that is bound to `owner`, or to none; None if it does."""
+    if client is None or (owner is not None and client.id != owner):
+        # The key is remembered for a few seconds longer than its client, which was erased.
+        return Refusal("forbidden_client", "/client", f"Client {slug!r}, to which the key was bound, is gone.")
+    if client.is_archived:
+        return Refusal("client_archived", "/client", f"Client {slug!r} is archived.")
+    return None
 
 
 def _lock_clients(
@@ -247,44 +263,37 @@ def _lock_clients(
         resolve.lock_clients(connection, stated | others)
 
 
-_PIPELINE_REFUSALS = {
-    "pipeline_limit": "Client {client!r} has {limit} pipelines already, which is the most it may have.",
-    "slug_taken": "Another pipeline of client {client!r} has the slug that this name would get.",
-}
-
-
 def _resolve_pipelines(
     connection: Connection,
-    items: Sequence[Item],
+    work: Work,
     outcomes: list[Outcome | None],
     clients: dict[str, resolve.KnownClient],
-    known: resolve.PipelineCache,
     learned: dict[resolve.PipelineName, int],
-    max_pipelines: int,
-) -> dict[resolve.PipelineName, int]:
-    """Ids of the pipelines that the items name; items whose pipeline cannot be made get their refusal."""
+) -> tuple[dict[resolve.PipelineName, int], set[resolve.PipelineName]]:
+    """Ids of the pipelines that the items name, and which were made; items over the client's limit are refused."""
     ids: dict[resolve.PipelineName, int] = {}
     unknown: set[resolve.PipelineName] = set()
-    for position, item in enumerate(items):
+    for position, item in enumerate(work.items):
         if outcomes[position] is None and item.pipeline is not None:
             name = (clients[item.client].id, item.namespace, item.pipeline)
             if name not in ids and name not in unknown:
-                found = known.get(name)
+                found = work.known.get(name)
                 if found is None:
                     unknown.add(name)
                 else:
                     ids[name] = found
     if not unknown:
-        return ids
-    found_ids, refused = resolve.pipelines(connection, unknown, max_pipelines=max_pipelines)
+        return ids, set()
+    found_ids, made = resolve.pipelines(connection, unknown, max_pipelines=work.max_pipelines)
     learned.update(found_ids)
-    for position, item in enumerate(items):
-        if refused and outcomes[position] is None and item.pipeline is not None:
-            code = refused.get((clients[item.client].id, item.namespace, item.pipeline))
-            if code:
-                detail = _PIPELINE_REFUSALS[code].format(client=item.client, limit=max_pipelines)
-                outcomes[position] = Refusal(code, "/pipeline", detail)
-    return ids | found_ids
+    if len(found_ids) < len(unknown):
+        detail = f"The client has {work.max_pipelines} pipelines already, which is the most it may have."
+        for position, item in enumerate(work.items):
+            if outcomes[position] is None and item.pipeline is not None:
+                name = (clients[item.client].id, item.namespace, item.pipeline)
+                if name not in ids and name not in found_ids:
+                    outcomes[position] = Refusal("pipeline_limit", "/pipeline", detail)
+    return ids | found_ids, made
 
 
 def _apply_catalog(
@@ -292,31 +301,34 @@ def _apply_catalog(
     items: Sequence[Item],
     outcomes: list[Outcome | None],
     clients: dict[str, resolve.KnownClient],
+    pipeline_ids: dict[resolve.PipelineName, int],
+    made: set[resolve.PipelineName],
 ) -> None:
-    """Set what client and pipeline events say, sorted so that two writers lock rows in the same order.
+    """Set what client and pipeline events say; what says nothing new is a duplicate.
 
-    Newest first: of a field that the batch says again and again, only the latest statement goes to the database.
+    All statements about one row go in one update, and rows are taken in one order by every writer.
     """
-    statements = [
-        item for position, item in enumerate(items) if outcomes[position] is None and isinstance(item, CatalogStatement)
-    ]
-    statements.sort(key=lambda said: said.occurred_at, reverse=True)
-    statements.sort(key=lambda said: (clients[said.client].id, said.namespace, said.pipeline or ""))
-    latest: dict[tuple[str, str, str | None, str], datetime] = {}
-    for said in statements:
-        changes = {
-            field: value
-            for field, value in said.changes.items()
-            if latest.setdefault((said.client, said.namespace, said.pipeline, field), said.occurred_at)
-            == said.occurred_at
-        }
-        if not changes:
-            continue
-        if said.pipeline is None:
-            catalog.upsert_client(connection, said.client, changes, said.occurred_at)
+    said: dict[resolve.PipelineName | tuple[int], list[tuple[int, CatalogStatement]]] = {}
+    for position, item in enumerate(items):
+        if outcomes[position] is None and isinstance(item, CatalogStatement):
+            client_id = clients[item.client].id
+            about = (client_id,) if item.pipeline is None else (client_id, item.namespace, item.pipeline)
+            said.setdefault(about, []).append((position, item))
+    for about, statements in sorted(said.items()):
+        heard = [(statement.changes, statement.occurred_at) for _, statement in statements]
+        if len(about) == 1:
+            told = catalog.hear_client(connection, about[0], heard)
+            is_new = clients[statements[0][1].client].is_new
         else:
-            client_id = clients[said.client].id
-            catalog.upsert_pipeline(connection, client_id, said.namespace, said.pipeline, changes, said.occurred_at)
+            told = catalog.hear_pipeline(connection, about[0], pipeline_ids[about], heard)
+            is_new = about in made
+        # What made the row said something new, even if it was no more than the name.
+        told[0] = told[0] or is_new
+        seen: list[tuple[dict[str, Any], datetime]] = []
+        for (position, statement), is_news in zip(statements, told, strict=True):
+            if not is_news or (statement.changes, statement.occurred_at) in seen:
+                outcomes[position] = DUPLICATE
+            seen.append((statement.changes, statement.occurred_at))
 
 
 class _Batch:

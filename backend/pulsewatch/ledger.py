@@ -7,25 +7,29 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from pulsewatch.events import EPOCH
-from pulsewatch.submissions import ACCEPTED, DUPLICATE, Outcome, Receipt, Refusal, Rejected, Submission
+from pulsewatch.events import EPOCH, RunEvent
+from pulsewatch.submissions import ACCEPTED, DUPLICATE, Item, Outcome, Receipt, Refusal, Rejected, Submission
 
 
 def receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
-    """Deal the outcomes out to the requests they belong to."""
+    """Deal the outcomes out to the requests they belong to, one for each place in the request."""
     receipts = []
     position = 0
     for submission in submissions:
-        receipt = Receipt(rejected=list(submission.rejected))
+        receipt = Receipt(received=submission.received, rejected=list(submission.rejected))
+        by_place: dict[int, tuple[Outcome, Item]] = {}
         for index, item in zip(submission.indexes, submission.items, strict=True):
             outcome = outcomes[position]
             position += 1
-            if outcome is ACCEPTED:
-                receipt.accepted += 1
+            if index not in by_place or isinstance(outcome, Refusal):
+                by_place[index] = outcome, item
+        for index, (outcome, item) in by_place.items():
+            if isinstance(outcome, Refusal):
+                receipt.rejected.append(Rejected(index, outcome, item.client))
             elif outcome is DUPLICATE:
                 receipt.duplicates += 1
-            elif isinstance(outcome, Refusal):
-                receipt.rejected.append(Rejected(index, outcome, item.client))
+            else:
+                receipt.accepted += 1
         receipt.rejected.sort(key=lambda rejected: rejected.index)
         receipts.append(receipt)
     return receipts
@@ -54,7 +58,7 @@ def record(
         stat["duplicates"] += receipt.duplicates
         stat["rejected"] += len(receipt.rejected)
         for item in submission.items:
-            if outcomes[position] is ACCEPTED:
+            if outcomes[position] is ACCEPTED and isinstance(item, RunEvent):
                 lag_s = max(0.0, (received_at - item.occurred_at).total_seconds())
                 stat["lag_s_sum"] += lag_s
                 stat["lag_s_max"] = max(stat["lag_s_max"], lag_s)
@@ -95,11 +99,13 @@ def _storable(text: str) -> str:
 
 _REJECT_SQL = """
 insert into pulsewatch.ingest_reject (client_id, key_id, source, code, pointer, detail, item)
-select coalesce(item.client_id, client.id), item.key_id, item.source, item.code, item.pointer, item.detail, item.item
+select coalesce(bound.id, named.id), item.key_id, item.source, item.code, item.pointer, item.detail, item.item
 from json_to_recordset(%s::json) as item (
     client_id bigint, client text, key_id uuid, source text, code text, pointer text, detail text, item text, place int
 )
-left join pulsewatch.client on item.client = client.slug
+-- A client that was erased meanwhile leaves nothing behind, rejects included.
+left join pulsewatch.client as bound on item.client_id = bound.id
+left join pulsewatch.client as named on item.client_id is null and item.client = named.slug
 order by item.place
 """
 

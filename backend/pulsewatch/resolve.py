@@ -37,24 +37,29 @@ class PipelineCache:
 
 @dataclass(frozen=True, slots=True)
 class KnownClient:
-    """A client's id, and whether it takes events."""
+    """A client's id, whether it takes events, and whether it was made just now."""
 
     id: int
     is_archived: bool
+    is_new: bool = False
 
 
-def clients(connection: Connection, slugs: Collection[str]) -> dict[str, KnownClient]:
-    """The clients of these slugs; those never seen are made. Slugs must be valid."""
-    wanted = sorted(slugs)
-    known = _select_clients(connection, wanted)
-    missing = [slug for slug in wanted if slug not in known]
+def clients(connection: Connection, slugs: Collection[str], *, may_make: Collection[str]) -> dict[str, KnownClient]:
+    """The clients of these slugs. Those never seen are made where they may be, and missing otherwise.
+
+    Slugs must be valid.
+    """
+    known = _select_clients(connection, sorted(slugs))
+    missing = sorted(slug for slug in slugs if slug not in known and slug in may_make)
     if missing:
-        connection.exec_driver_sql(
-            "insert into pulsewatch.client (slug) select unnest(%s::text[]) on conflict do nothing",
+        made = connection.exec_driver_sql(
+            "insert into pulsewatch.client (slug) select unnest(%s::text[]) on conflict do nothing returning id, slug",
             (missing,),
         )
         # A client that another writer made meanwhile is visible only to a new statement.
-        known |= _select_clients(connection, missing)
+        known |= _select_clients(connection, missing) | {
+            slug: KnownClient(client_id, is_archived=False, is_new=True) for client_id, slug in made
+        }
     return known
 
 
@@ -74,25 +79,27 @@ def lock_clients(connection: Connection, client_ids: Collection[int]) -> None:
 
 def pipelines(
     connection: Connection, names: Iterable[PipelineName], *, max_pipelines: int
-) -> tuple[dict[PipelineName, int], dict[PipelineName, str]]:
-    """Ids of these pipelines, making those never seen; and, for those that could not be made, the code why.
+) -> tuple[dict[PipelineName, int], set[PipelineName]]:
+    """Ids of these pipelines, and which of them were made just now because they were never seen.
 
-    Codes: `pipeline_limit` where the client has max_pipelines already, `slug_taken` where another pipeline of the
-    client has the slug that this name would get.
+    Those without an id could not be made: their client has max_pipelines already.
     """
     wanted = sorted(set(names))
     ids = _select_pipelines(connection, wanted)
     missing = [name for name in wanted if name not in ids]
     if not missing:
-        return ids, {}
+        return ids, set()
     over_limit = _lock_and_count(connection, missing, max_pipelines)
     admitted = [name for name in missing if name not in over_limit]
-    if admitted:
-        connection.exec_driver_sql(_INSERT_PIPELINES, (_as_json(admitted),))
-        ids |= _select_pipelines(connection, admitted)
-    refused = dict.fromkeys(over_limit - ids.keys(), "pipeline_limit")
-    refused |= {name: "slug_taken" for name in admitted if name not in ids}
-    return ids, refused
+    made: dict[PipelineName, int] = {}
+    # A slug is 8 digits of the digest long, or all of them where somebody has given just that name to another.
+    for digits in (8, 32):
+        left = [name for name in admitted if name not in ids]
+        if left:
+            made |= _insert_pipelines(connection, left, digits)
+            # One that another writer made meanwhile is visible only to a new statement.
+            ids |= _select_pipelines(connection, left)
+    return ids, set(made)
 
 
 def _lock_and_count(connection: Connection, missing: list[PipelineName], max_pipelines: int) -> set[PipelineName]:
@@ -128,6 +135,7 @@ _INSERT_PIPELINES = f"""
     {_NAMED}
     order by client_id, digest
     on conflict do nothing
+    returning client_id, namespace, name, id
 """
 _SELECT_PIPELINES = f"""
     select pipeline.client_id, pipeline.namespace, pipeline.name, pipeline.id
@@ -137,19 +145,24 @@ _SELECT_PIPELINES = f"""
 """
 
 
-def _as_json(names: list[PipelineName]) -> str:
+def _as_json(names: list[PipelineName], digits: int = 8) -> str:
     return msgspec.json.encode(
         [
             {
                 "client_id": client_id,
                 "namespace": namespace,
                 "name": name,
-                "slug": pipeline_slug(namespace, name),
+                "slug": pipeline_slug(namespace, name, digits),
                 "digest": digest16(namespace, name),
             }
             for client_id, namespace, name in names
         ]
     ).decode()
+
+
+def _insert_pipelines(connection: Connection, names: list[PipelineName], digits: int) -> dict[PipelineName, int]:
+    rows = connection.exec_driver_sql(_INSERT_PIPELINES, (_as_json(names, digits),))
+    return {(client_id, namespace, name): pipeline_id for client_id, namespace, name, pipeline_id in rows}
 
 
 def _select_pipelines(connection: Connection, names: list[PipelineName]) -> dict[PipelineName, int]:

@@ -55,7 +55,9 @@ def _no_text(_: int) -> bytes:
 class Submission:
     """One request's content, over one wire, by one key.
 
-    `items` are those that parsed, `indexes` their places in the request; several items may share one. `text_of`
+    `items` are those that parsed, `indexes` their places in the request. Several items may share a place: they are
+    one event, and the first of them speaks for it. `received` is how many events the request held, where that is
+    more than its items and rejects tell. `text_of`
     gives an item's text by its place, for the rejects; it is asked only for those. `body_bytes` is the size of the
     request, unpacked.
     """
@@ -68,6 +70,7 @@ class Submission:
     key_id: UUID | None = None
     client_id: int | None = None
     body_bytes: int = 0
+    received: int = 0
 
     def add(self, index: int, item: Item) -> None:
         """Take an item that parsed."""
@@ -86,3 +89,4 @@ class Receipt:
     accepted: int = 0
     duplicates: int = 0
     rejected: list[Rejected] = field(default_factory=list)
+    received: int = 0

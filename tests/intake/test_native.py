@@ -170,6 +170,7 @@ BAD_FIELDS = [
     ({"error_class": "E" * 256}, "too_long", "/error_class"),
     ({"url": "javascript:alert(1)"}, "invalid_url", "/url"),
     ({"url": "https://" + "a" * 2048}, "too_long", "/url"),
+    ({"url": "https://a.example/x\n"}, "invalid_url", "/url"),
     ({"metrics": {"rows": "many"}}, "wrong_type", "/metrics/rows"),
     ({"metrics": {"rows": True}}, "wrong_type", "/metrics/rows"),
     ({"metrics": {"rows": None}}, "wrong_type", "/metrics/rows"),
@@ -285,6 +286,7 @@ def test_a_scheduled_at_out_of_bounds_is_dropped_and_flagged(at: str, *, kept: b
     assert isinstance(event, RunEvent)
     assert event.flags == (0 if kept else Flag.SCHEDULED_AT_IGNORED)
     assert event.scheduled_at == (datetime.fromisoformat(at) if kept else None)
+    assert event.ignored_scheduled_at == (None if kept else datetime.fromisoformat(at))
 
 
 def test_the_scheduled_time_names_the_run_where_nothing_else_does() -> None:

@@ -229,7 +229,7 @@ def test_an_event_that_lacks_what_is_needed_is_refused_with_a_code(event: object
 
 
 def answer(body: object, rejected: list[Rejected], **options: Any) -> Reply:
-    return WIRE.reply(request(body, **options), Receipt(rejected=rejected))
+    return WIRE.reply(request(body, **options), Receipt(rejected=rejected, received=parse(body, **options).received))
 
 
 def test_a_single_bad_event_is_a_400_that_names_the_field() -> None:

@@ -149,12 +149,16 @@ def put_pipeline(
         raise invalid([FieldError("{pipeline}", "not_a_slug", f"A slug has {SLUG_RULE}.")])
     changes, errors = catalog.validate_pipeline_changes(body)
     with engine.begin() as connection:
-        owner = visible_client(connection, caller, client)
+        owner = visible_client(connection, caller, client, is_kept=True)
         if errors:
             raise invalid(errors)
         if owner.archived_at is not None:
             raise Problem(409, "client_archived", f"Client {client!r} is archived; PUT it to bring it back.")
         before = catalog.lock_pipeline(connection, owner.id, pipeline)
+        if before is None:
+            # Pipelines are made under this lock: what another request is just making is there after it.
+            resolve.lock_clients(connection, [owner.id])
+            before = catalog.lock_pipeline(connection, owner.id, pipeline)
         check_preconditions(request, None if before is None else entity_tag(shown(before)))
         namespace, name = ("", pipeline) if before is None else (before.namespace, before.name)
         if before is None:
@@ -169,8 +173,8 @@ def put_pipeline(
 
 def _make(connection: Connection, client_id: int, slug: str, max_pipelines: int) -> None:
     name = (client_id, "", slug)
-    _, refused = resolve.pipelines(connection, [name], max_pipelines=max_pipelines)
-    if refused.get(name) == "pipeline_limit":
+    ids, _ = resolve.pipelines(connection, [name], max_pipelines=max_pipelines)
+    if name not in ids:
         raise Problem(409, "pipeline_limit", f"The client has {max_pipelines} pipelines, which is the most it may.")
 
 

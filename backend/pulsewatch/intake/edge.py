@@ -8,6 +8,7 @@ import asyncio
 import logging
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
@@ -24,8 +25,9 @@ from pulsewatch.telemetry import ROUTE_KEY, App, Message, Receive, Scope, Send, 
 
 # Decoding a large body takes long enough that other requests would notice; it goes to a thread.
 LARGE_BODY_BYTES = 128 * 1024
-# The same for a smaller one that is packed: it may hold a hundred times more.
+# Packed, a few hundred bytes may hold megabytes: how much that is shows only in unpacking.
 LARGE_PACKED_BYTES = 16 * 1024
+KEY_THREADS = 2
 ENCODINGS = ("identity", "gzip", "zstd")
 # Packed bodies are taken in such pieces: what follows the end of a member is copied each time, and there may be many.
 PIECE_BYTES = 4096
@@ -43,6 +45,8 @@ class Edge:
         self._batcher = batcher
         self._keyring = keyring
         self._max_body_bytes = settings.max_body_bytes
+        # Of their own, so that bodies are read on while the database is slow to know a key.
+        self._key_threads = ThreadPoolExecutor(KEY_THREADS, thread_name_prefix="keys")
         self._limits = Limits(settings.max_events, timedelta(days=settings.keep_events_days))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,6 +79,7 @@ class Edge:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await self._batcher.close()
+                self._key_threads.shutdown()
             return message
 
         return drain_first
@@ -87,10 +92,8 @@ class Edge:
         content_type = _content_type(headers, wire)
         encoding = _encoding(headers)
         body = await _read(receive, headers, self._max_body_bytes)
-        if encoding != "identity" and len(body) > LARGE_PACKED_BYTES:
-            body = await asyncio.to_thread(unpack, body, encoding, self._max_body_bytes)
-        else:
-            body = unpack(body, encoding, self._max_body_bytes)
+        if encoding != "identity":
+            body = await _unpack_aside(body, encoding, self._max_body_bytes)
         request = Request(
             path=scope["path"],
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
@@ -116,7 +119,8 @@ class Edge:
         caller = self._keyring.cached(authorization)
         if caller is None:
             try:
-                caller = await asyncio.to_thread(self._keyring.caller, authorization)
+                loop = asyncio.get_running_loop()
+                caller = await loop.run_in_executor(self._key_threads, self._keyring.caller, authorization)
             except SQLAlchemyError as error:
                 log.warning("the database does not know keys: %s", str(error).splitlines()[0])
                 raise unavailable("The database does not answer; send it again.", retry_after_s=2) from error
@@ -174,6 +178,17 @@ async def _read(receive: Receive, headers: Headers, max_bytes: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body"):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _unpack_aside(packed: bytes, encoding: str, max_bytes: int) -> bytes:
+    """`unpack`, in a thread where it turns out to be much, so that nobody else waits for it."""
+    if len(packed) <= LARGE_PACKED_BYTES:
+        try:
+            return unpack(packed, encoding, min(max_bytes, LARGE_BODY_BYTES))
+        except Problem as problem:
+            if problem.code != "too_large":
+                raise
+    return await asyncio.to_thread(unpack, packed, encoding, max_bytes)
 
 
 def unpack(packed: bytes, encoding: str, max_bytes: int) -> bytes:

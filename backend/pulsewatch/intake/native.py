@@ -37,7 +37,7 @@ Namespace = Annotated[str, msgspec.Meta(max_length=512)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_DURATION_S)]
 Attempt = Annotated[int, msgspec.Meta(ge=0, le=MAX_ATTEMPT)]
 Message = Annotated[str, msgspec.Meta(max_length=10_000)]
-Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s]+$")]
+Url = Annotated[str, msgspec.Meta(max_length=2048, pattern=r"^https?://[^\s]+\Z")]
 MetricName = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 Metrics = Annotated[dict[MetricName, float], msgspec.Meta(max_length=100)]
 
@@ -239,9 +239,9 @@ def _run_event(item: RunItem, request: Request) -> RunEvent | Refusal:
         refused = _refuse_attributes(item.attributes)
     if refused is not None:
         return refused
-    flags = 0
+    flags, ignored = 0, None
     if scheduled_at is not None and not is_schedulable(scheduled_at, request):
-        flags, scheduled_at = Flag.SCHEDULED_AT_IGNORED, None
+        flags, scheduled_at, ignored = Flag.SCHEDULED_AT_IGNORED, None, scheduled_at
     run = item.run
     if run is None:
         if scheduled_at is None:
@@ -257,6 +257,7 @@ def _run_event(item: RunItem, request: Request) -> RunEvent | Refusal:
         event_id=item.event_id,
         attempt=item.attempt,
         scheduled_at=None if scheduled_at is None else _utc(scheduled_at),
+        ignored_scheduled_at=ignored,
         started_at=None if started_at is None else _utc(started_at),
         duration_s=item.duration_s,
         message=item.message,

@@ -67,7 +67,7 @@ class OpenLineageWire:
     def parse(self, request: Request) -> Submission:
         client = client_of(request)
         events, text_of = _read(request)
-        submission = Submission(self.source, text_of=text_of)
+        submission = Submission(self.source, text_of=text_of, received=len(events))
         statements: dict[tuple[str, str, bytes], tuple[int, CatalogStatement]] = {}
         for index, event in enumerate(events):
             try:
@@ -91,9 +91,8 @@ class OpenLineageWire:
         is_batch = _is_batch(request)
         if not receipt.rejected:
             return Reply(204 if is_batch else 201)
-        # An event and what it says of its pipeline may both be refused.
         failed = {rejected.index: rejected.refusal for rejected in receipt.rejected}
-        received = len(_read(request)[0])
+        received = receipt.received
         if not is_batch and len(failed) == received:
             raise _nothing_taken(request, failed)
         return Reply(200, msgspec.json.encode(_told(received, failed)))
@@ -251,6 +250,7 @@ def _add_scheduled_at(said: RunEvent, nominal: object, request: Request) -> None
     except ValueError:
         return
     if at is not None and not is_schedulable(at, request):
+        said.ignored_scheduled_at = at
         at, flags = None, Flag.SCHEDULED_AT_IGNORED
     said.scheduled_at = at
     said.flags |= flags
