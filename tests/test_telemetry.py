@@ -72,6 +72,35 @@ def test_no_key_and_no_password_gets_into_a_line(capsys: pytest.CaptureFixture[s
     assert "ValueError" in written
 
 
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_no_secret_gets_into_a_line_by_the_request_id_or_a_field(
+    capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    telemetry.configure_logging(Settings.model_validate({"log_format": log_format}))
+    address = "postgresql://user:s3cret@host/db"
+    fields = {
+        "key": KEY,
+        "at": [address, {"said": "password=s3cret"}],
+        "error": ValueError(address),
+        "n": 2,
+        "no": None,
+    }
+    token = telemetry.request_id.set(KEY)
+    try:
+        logging.getLogger("pulsewatch.test").warning("hello", extra={"fields": fields})
+    finally:
+        telemetry.request_id.reset(token)
+
+    written = capsys.readouterr().err
+    assert KEY not in written
+    assert "s3cret" not in written
+    if log_format == "json":
+        line = json.loads(written)
+        assert (line["request_id"], line["key"], line["n"], line["no"]) == ("pw_***", "pw_***", 2, None)
+        assert line["at"] == ["postgresql://user:***@host/db", {"said": "password=***"}]
+        assert line["error"] == "postgresql://user:***@host/db"
+
+
 def test_below_the_level_that_is_set_nothing_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging(Settings.model_validate({"log_level": "error", "log_format": "json"}))
     logging.getLogger("pulsewatch.test").warning("no")

@@ -38,6 +38,7 @@ def build(settings: Settings | None = None) -> telemetry.App:
         application_name="pulsewatch ingest",
         statement_timeout_s=STATEMENT_TIMEOUT_S,
     )
+    telemetry.watch_pool(writing, "ingest")
     keyring = Keyring(engine)
     batcher = Batcher(
         writing,

@@ -138,9 +138,15 @@ def _key_errors(
 
 
 def _client_id(connection: Connection, slug: str) -> int:
-    connection.execute(pg_insert(models.client).values(slug=slug).on_conflict_do_nothing())
-    client_id: int = connection.execute(select(models.client.c.id).where(models.client.c.slug == slug)).scalar_one()
-    return client_id
+    """The client's id, making it if it is new; it is not erased before the transaction ends."""
+    client = models.client
+    kept = select(client.c.id).where(client.c.slug == slug).with_for_update(read=True, key_share=True)
+    while True:
+        connection.execute(pg_insert(client).values(slug=slug).on_conflict_do_nothing())
+        client_id: int | None = connection.execute(kept).scalar_one_or_none()
+        if client_id is not None:
+            return client_id
+        # It was there for the first statement, and erased before the second.
 
 
 def select_keys() -> Any:  # SQLAlchemy's Select of many columns has no shorter honest type.

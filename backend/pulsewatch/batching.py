@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 # One transaction takes whole requests until it holds this many items: larger ones gain nothing, and hold locks longer.
 BATCH_ITEMS = 2000
 ITEM_BYTES = 1024
+# Below this one writer is enough: two would share the same few requests between twice as many commits.
+BUSY_ITEMS = 256
 # A transaction that met another in a deadlock, or a server that is shutting down or starting, is tried again.
 TRIES = 4
 FIRST_PAUSE_S = 0.05
@@ -58,9 +60,10 @@ class Batcher:
         self._queues: OrderedDict[UUID | None, deque[_Waiting]] = OrderedDict()
         self._sizes: dict[UUID | None, int] = {}
         self._queued_items = 0
+        self._writing_items = 0
         self._queue_items = queue_items
         self._threads = ThreadPoolExecutor(writers, thread_name_prefix="ingest-writer")
-        self._idle_writers = writers
+        self._writers = self._idle_writers = writers
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, submission: Submission) -> Receipt:
@@ -80,7 +83,8 @@ class Batcher:
         self._sizes[key_id] = self._sizes.get(key_id, 0) + waiting.size
         self._queued_items += waiting.size
         telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
-        if self._idle_writers:
+        is_busy = self._queued_items + self._writing_items >= BUSY_ITEMS
+        if self._idle_writers == self._writers or (self._idle_writers and is_busy):
             self._idle_writers -= 1
             task = asyncio.create_task(self._write())
             self._tasks.add(task)
@@ -102,10 +106,13 @@ class Batcher:
                 if not batch:
                     continue
                 submissions = [one.submission for one in batch]
+                size = sum(one.size for one in batch)
+                self._writing_items += size
                 try:
                     receipts = await loop.run_in_executor(self._threads, self._store, submissions)
                 except Exception as error:  # whatever it is, every request must get an answer
                     receipts = [_as_problem(error)] * len(batch)
+                self._writing_items -= size
                 for one, receipt in zip(batch, receipts, strict=True):
                     if one.receipt.done():
                         continue

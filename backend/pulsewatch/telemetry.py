@@ -5,7 +5,7 @@ No number carries a client's name, and no line carries a key or a password.
 
 import json
 import logging
-import os
+import random
 import re
 import sys
 import time
@@ -59,9 +59,11 @@ INGEST_COMMIT_SECONDS = Histogram(
     "pulsewatch_ingest_commit_seconds", "Seconds of one ingest transaction.", buckets=LATENCY_BUCKETS
 )
 POOL_CONNECTIONS = Gauge(
-    "pulsewatch_db_pool_connections", "Connections of this process's pool by state: in_use, idle.", ["state"]
+    "pulsewatch_db_pool_connections",
+    "Connections of this process by pool (api, ingest) and state (in_use, idle).",
+    ["pool", "state"],
 )
-POOL_SIZE = Gauge("pulsewatch_db_pool_size", "Connections that the pool may hold.")
+POOL_SIZE = Gauge("pulsewatch_db_pool_size", "Connections that the pool may hold.", ["pool"])
 APP_INFO = Info("pulsewatch_app", "What runs here.")
 APP_INFO.info({"version": __version__, "python": python_version()})
 
@@ -71,13 +73,13 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _QUIET_ROUTES = frozenset({"/healthz", "/ready", "/metrics"})
 
 
-def watch_pool(engine: Engine) -> None:
-    """Show this engine's pool in the numbers."""
+def watch_pool(engine: Engine, name: str) -> None:
+    """Show this engine's pool in the numbers, under this name."""
     pool = engine.pool
     if isinstance(pool, QueuePool):
-        POOL_SIZE.set_function(pool.size)
-        POOL_CONNECTIONS.labels("in_use").set_function(pool.checkedout)
-        POOL_CONNECTIONS.labels("idle").set_function(pool.checkedin)
+        POOL_SIZE.labels(name).set_function(pool.size)
+        POOL_CONNECTIONS.labels(name, "in_use").set_function(pool.checkedout)
+        POOL_CONNECTIONS.labels(name, "idle").set_function(pool.checkedin)
 
 
 def problem_answer(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -145,7 +147,7 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
             return str(value, "ascii")
-    return os.urandom(8).hex()
+    return f"{random.getrandbits(64):016x}"
 
 
 def route_template(scope: Scope) -> str:
@@ -189,6 +191,15 @@ def redacted(words: str) -> str:
     return words
 
 
+def _redacted_json(value: object) -> object:
+    """The same for every text in a value. The finished line would not do: a password may end where its quote begins."""
+    if isinstance(value, dict):
+        return {redacted(str(name)): _redacted_json(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_redacted_json(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else redacted(str(value))
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: at, level, logger, message, request_id, and what the record adds."""
 
@@ -197,15 +208,15 @@ class JsonFormatter(logging.Formatter):
             "at": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redacted(record.getMessage()),
+            "message": record.getMessage(),
         }
         current = request_id.get()
         if current is not None:
             line["request_id"] = current
         line |= getattr(record, "fields", {})
         if record.exc_info:
-            line["exception"] = redacted(self.formatException(record.exc_info))
-        return json.dumps(line, default=str)
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(_redacted_json(line))
 
 
 class TextFormatter(logging.Formatter):

@@ -73,6 +73,17 @@ def test_an_archived_client_leaves_the_list_and_a_put_brings_it_back(admin: Api,
     assert revived.json()["title"] == "Acme"
 
 
+def test_a_key_that_is_bound_to_an_archived_client_does_not_bring_it_back(world: World, admin: Api, slug: str) -> None:
+    path = f"/v1/clients/{slug}"
+    bound = world.caller("write", slug)
+    assert bound.put(path, {"title": "Acme"}).status_code == 200
+    admin.delete(path)
+
+    assert problem(bound.put(path, {"title": "Acme again"})) == (409, "client_archived", [])
+    assert bound.get(path).json()["archived_at"] is not None
+    assert (admin.put(path, {}).json()["archived_at"], bound.put(path, {}).status_code) == (None, 200)
+
+
 def test_the_list_goes_by_slug_and_a_cursor_continues_it(admin: Api, world: World) -> None:
     made = [world.slug() for _ in range(5)]
     for slug in reversed(made):

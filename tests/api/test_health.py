@@ -69,6 +69,15 @@ def test_it_is_ready_once_the_tables_are_there_and_a_worker_is_alive(fresh: Api,
     assert silent.json()["worker"] == {"ok": False, "detail": "last sign of life 61 s ago"}
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/ready"])
+def test_head_says_what_get_says(fresh: Api, away: Api, path: str) -> None:
+    for api in (fresh, away):
+        head, get = api.request("HEAD", path), api.get(path)
+        assert head.status_code == get.status_code
+        assert head.headers["content-length"] == get.headers["content-length"]
+    assert fresh.request("HEAD", f"{path}?nonsense=1").status_code == 422
+
+
 def test_a_database_without_tables_is_not_ready(bare: Api) -> None:
     answer = bare.get("/ready")
     assert answer.status_code == 503
@@ -104,8 +113,8 @@ def test_metrics_count_requests_by_route_template_and_name_no_client(world: Worl
         "pulsewatch_ingest_batch_events_bucket",
         "pulsewatch_ingest_queue_events",
         "pulsewatch_ingest_commit_seconds_bucket",
-        'pulsewatch_db_pool_connections{state="in_use"}',
-        "pulsewatch_db_pool_size",
+        'pulsewatch_db_pool_connections{pool="api",state="in_use"}',
+        'pulsewatch_db_pool_size{pool="api"}',
         "pulsewatch_app_info{",
     ):
         assert any(line.startswith(name) for line in lines), name

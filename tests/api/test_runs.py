@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pulsewatch.api import run_queries
 from pulsewatch.api.answers import encode_cursor
 from pulsewatch.events import Flag, Parent, RunEvent, Status, run_id
 from pulsewatch.submissions import CatalogStatement
@@ -65,6 +66,7 @@ def test_a_run_shows_what_its_events_say_together(world: World, admin: Api, slug
     shown = admin.get(f"/v1/runs/{id_}").json()
 
     events = shown.pop("events")
+    assert shown.pop("has_all_events") is True
     assert shown == {
         "id": id_,
         "client": slug,
@@ -130,6 +132,61 @@ def test_only_a_runs_own_events_are_shown_and_late_ones_too(world: World, admin:
 
     assert [told["status"] for told in one["events"]] == ["running", "succeeded", "info"]
     assert [told["status"] for told in other["events"]] == ["running", "info"]
+
+
+def told(admin: Api, slug: str, run: str = "r1") -> tuple[list[str], bool]:
+    """The messages of a run's events, and whether these are said to be all."""
+    shown = admin.get(f"/v1/runs/{run_id(slug, '', 'nightly', run)}").json()
+    return [event["message"] for event in shown["events"]], shown["has_all_events"]
+
+
+def test_a_start_long_before_the_first_event_hides_no_event(
+    world: World, admin: Api, slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_queries, "MAX_EVENTS_EXAMINED", 3)
+    others = [event(slug, f"o{number}", minutes=number) for number in range(10)]
+    day_before = NOON - timedelta(days=1)
+    world.store(*others, event(slug, minutes=20, status=Status.SUCCEEDED, started_at=day_before, message="end"))
+
+    assert told(admin, slug) == (["end"], True)
+
+
+@pytest.mark.parametrize(
+    ("examined", "expected"),
+    [
+        (9, (["begin", "middle", "end"], True)),
+        (5, (["begin", "middle", "end"], True)),
+        (4, (["begin", "end"], False)),
+        (1, (["begin", "end"], False)),
+    ],
+)
+def test_among_many_events_of_others_a_runs_first_and_last_are_found(
+    world: World,
+    admin: Api,
+    slug: str,
+    monkeypatch: pytest.MonkeyPatch,
+    examined: int,
+    expected: tuple[list[str], bool],
+) -> None:
+    monkeypatch.setattr(run_queries, "MAX_EVENTS_EXAMINED", examined)
+    others = [event(slug, "other", minutes=minutes) for minutes in (1, 2, 3, 5, 6, 7)]
+    own = {0: "begin", 4: "middle", 8: "end"}
+    world.store(*others, *(event(slug, minutes=minutes, message=message) for minutes, message in own.items()))
+
+    assert told(admin, slug) == expected
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(6, (list("abcdef"), True)), (4, (list("abef"), False)), (2, (list("af"), False))],
+)
+def test_of_more_events_than_are_shown_the_first_and_the_last_are(
+    world: World, admin: Api, slug: str, monkeypatch: pytest.MonkeyPatch, most: int, expected: tuple[list[str], bool]
+) -> None:
+    monkeypatch.setattr(run_queries, "MAX_EVENTS", most)
+    world.store(*(event(slug, minutes=minutes, message=message) for minutes, message in enumerate("abcdef")))
+
+    assert told(admin, slug) == expected
 
 
 @pytest.mark.parametrize("id_", ["x", "00000000-0000-0000-0000-000000000000", "{0}", "a%00b", "0" * 32])

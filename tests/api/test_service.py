@@ -92,6 +92,18 @@ def test_the_edge_and_the_api_share_request_ids_problems_and_numbers(service: ht
     assert 'route="/v1/events",status="400"' in service.get("/metrics").text
 
 
+def test_the_numbers_show_the_pools_of_reading_and_of_ingestion(service: httpx.Client, settings: Settings) -> None:
+    service.post("/v1/events", json=EVENT | {"occurred_at": datetime.now(UTC).isoformat()}).raise_for_status()
+    service.get("/v1/runs").raise_for_status()
+
+    numbers = service.get("/metrics").text.splitlines()
+
+    for pool, size in (("api", settings.pool_size), ("ingest", settings.ingest_writers)):
+        assert f'pulsewatch_db_pool_size{{pool="{pool}"}} {size:.1f}' in numbers
+        assert f'pulsewatch_db_pool_connections{{pool="{pool}",state="in_use"}} 0.0' in numbers
+        assert f'pulsewatch_db_pool_connections{{pool="{pool}",state="idle"}} 1.0' in numbers
+
+
 def test_the_document_describes_the_wires_too(service: httpx.Client) -> None:
     paths: dict[str, Any] = service.get("/openapi.json").json()["paths"]
     assert "post" in paths["/v1/events"]

@@ -58,7 +58,7 @@ def create_app(settings: Settings, engine: Engine, keyring: Keyring) -> FastAPI:
         app.include_router(router)
     errors.install(app)
     app.add_middleware(telemetry.Observed)
-    telemetry.watch_pool(engine)
+    telemetry.watch_pool(engine, "api")
     describe(app, {}, {})
     return app
 

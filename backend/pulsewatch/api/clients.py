@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from pulsewatch import catalog, models
 from pulsewatch.api import schemas
@@ -19,11 +20,12 @@ from pulsewatch.api.answers import (
     entity_tag,
     page,
 )
-from pulsewatch.api.deps import Body, Database, Reader, Writer, reading, require_visible, visible_client
+from pulsewatch.api.deps import Body, Database, Reader, Writer, own_row, reading, require_visible, visible_client
 from pulsewatch.api.errors import invalid, not_found
 from pulsewatch.api.openapi import body_of, created, preconditions, problems
+from pulsewatch.auth import Caller
 from pulsewatch.events import is_slug
-from pulsewatch.problems import FieldError
+from pulsewatch.problems import FieldError, Problem
 
 router = APIRouter(tags=["clients"])
 
@@ -90,15 +92,15 @@ def slug_of_cursor(slug: str) -> str:
 @router.put(
     "/v1/clients/{client}",
     response_model=schemas.Client,
-    responses=created(schemas.Client) | problems(400, 401, 403, 404, 412, 413, 415, 422),
+    responses=created(schemas.Client) | problems(400, 401, 403, 404, 409, 412, 413, 415, 422),
     openapi_extra=body_of("ClientChanges") | preconditions(),
     summary="Create or change a client",
 )
 def put_client(client: ClientSlug, request: Request, caller: Writer, body: Body, engine: Database) -> Response:
     """Make the client if it is new, and set what the body says: absent is unchanged, null is cleared.
 
-    The same request may be sent any number of times. An archived client comes back into use. What an event with a
-    later time has said stands.
+    The same request may be sent any number of times. An archived client comes back into use, unless the key is bound
+    to it: what was put out of use stays so for its own producers. What an event with a later time has said stands.
     """
     if not is_slug(client):
         raise invalid([FieldError("{client}", "not_a_slug", f"A slug has {SLUG_RULE}.")])
@@ -107,13 +109,29 @@ def put_client(client: ClientSlug, request: Request, caller: Writer, body: Body,
     if errors:
         raise invalid(errors)
     with engine.begin() as connection:
-        before = catalog.lock_client(connection, client)
-        check_preconditions(request, None if before is None else entity_tag(shown(before)))
+        before = _lock_or_make(connection, client, caller, request)
         row = catalog.upsert_client(connection, client, changes, catalog.clock(connection))
         if row.archived_at is not None:
             row = _set_archived(connection, row.id, is_archived=False)
         item = shown(row)
     return answer(item, 201 if before is None else 200, {"ETag": entity_tag(item)})
+
+
+def _lock_or_make(connection: Connection, slug: str, caller: Caller, request: Request) -> Row[Any] | None:
+    """The client's row, locked; None if it was not there and this transaction has made it.
+
+    Raises Problem 412 if the request's preconditions do not hold, 409 or 404 for what a bound key may not do.
+    """
+    while True:
+        row = own_row(caller, catalog.lock_client(connection, slug), slug)
+        check_preconditions(request, None if row is None else entity_tag(shown(row)))
+        if row is not None and row.archived_at is not None and caller.client_id is not None:
+            detail = f"Client {slug!r} is archived; a key that is bound to no client brings it back."
+            raise Problem(409, "client_archived", detail)
+        # Where another request makes the same client, the insert waits for it, and then there is a row to look at.
+        new = insert(models.client).values(slug=slug).on_conflict_do_nothing().returning(models.client.c.id)
+        if row is not None or connection.execute(new).first() is not None:
+            return row
 
 
 @router.delete(
@@ -128,7 +146,7 @@ def archive_client(client: ClientSlug, request: Request, caller: Writer, engine:
     """Take the client out of use: its events are refused from now on, its history stays. PUT brings it back."""
     require_visible(caller, client)
     with engine.begin() as connection:
-        row = catalog.lock_client(connection, client)
+        row = own_row(caller, catalog.lock_client(connection, client), client)
         if row is None:
             raise not_found("client", client)
         check_preconditions(request, entity_tag(shown(row)))

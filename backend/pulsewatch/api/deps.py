@@ -99,9 +99,10 @@ def _known_parameters(request: Request) -> frozenset[str]:
     """The query parameters of this route, as the OpenAPI document names them."""
     cache: dict[str, frozenset[str]] = request.app.state.known_parameters
     path = request.scope["route"].path
-    key = f"{request.method} {path}"
+    method = "GET" if request.method == "HEAD" else request.method
+    key = f"{method} {path}"
     if key not in cache:
-        operation = request.app.openapi()["paths"][path][request.method.lower()]
+        operation = request.app.openapi()["paths"][path][method.lower()]
         named = operation.get("parameters", ())
         cache[key] = frozenset(parameter["name"] for parameter in named if parameter["in"] == "query")
     return cache[key]
@@ -157,11 +158,28 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def visible_client(connection: Connection, caller: Caller, slug: str) -> Row[Any]:
-    """The client's row. Raises Problem 404 if there is none that this caller may see."""
+def visible_client(connection: Connection, caller: Caller, slug: str, *, is_kept: bool = False) -> Row[Any]:
+    """The client's row. Raises Problem 404 if there is none that this caller may see.
+
+    `is_kept`: it is not erased before the transaction ends. Who writes rows that refer to it needs that.
+    """
     require_visible(caller, slug)
-    row = connection.execute(select(models.client).where(models.client.c.slug == slug)).first()
+    query = select(models.client).where(models.client.c.slug == slug)
+    if is_kept:
+        query = query.with_for_update(read=True, key_share=True)
+    row = own_row(caller, connection.execute(query).first(), slug)
     if row is None:
+        raise not_found("client", slug)
+    return row
+
+
+def own_row(caller: Caller, row: Row[Any] | None, slug: str) -> Row[Any] | None:
+    """The client's row, or None. Raises Problem 404 for a bound key unless it is the row that the key is bound to.
+
+    A key is believed for some seconds after its client was erased: it must neither make the client anew nor see the
+    next one of that name.
+    """
+    if caller.client_id is not None and (row is None or row.id != caller.client_id):
         raise not_found("client", slug)
     return row
 

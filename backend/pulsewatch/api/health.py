@@ -26,6 +26,8 @@ HEARTBEAT_MAX_AGE_S = 60
 _HEARTBEAT = text("select extract(epoch from now() - max(beat_at))::float8 from pulsewatch.worker_heartbeat")
 
 
+# HEAD is what some load balancers ask with; the document leaves it to GET.
+@router.head("/healthz", include_in_schema=False)
 @router.get(
     "/healthz", response_model=schemas.Health, responses=problems(422), openapi_extra=OPEN, summary="Is it alive?"
 )
@@ -34,6 +36,7 @@ async def health() -> Response:
     return answer({"status": "ok"})
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get(
     "/ready",
     response_model=schemas.Readiness,

@@ -20,7 +20,7 @@ from pulsewatch.api.answers import (
     encode_cursor,
     page,
 )
-from pulsewatch.api.deps import Admin, Body, Database, Words, parse_id, reading, require_visible
+from pulsewatch.api.deps import Admin, Body, Database, Words, parse_id, reading, require_visible, visible_client
 from pulsewatch.api.errors import invalid, not_found
 from pulsewatch.api.openapi import body_of, problems
 from pulsewatch.auth import MAX_NAME_LENGTH, Caller, Role
@@ -69,6 +69,8 @@ def create_key(caller: Admin, body: Body, engine: Database) -> Response:
     """
     role, client, name, expires_at = _read_request(body, caller)
     with engine.begin() as connection:
+        if caller.client is not None:
+            visible_client(connection, caller, caller.client, is_kept=True)
         key_id, key = auth.create_key(connection, role, client, name=name, expires_at=expires_at)
         row = connection.execute(auth.select_keys().where(models.api_key.c.id == key_id)).one()
     return answer({"key": key, **shown(row)}, 201, {"Cache-Control": "no-store"})

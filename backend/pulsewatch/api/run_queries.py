@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping, TextClause, text
 
 # With more pipelines than this behind a filter, at least every hundredth run of a client passes it, and walking
 # along the client's runs is cheaper than asking every pipeline for its own.
@@ -193,6 +193,7 @@ _ONE_RUN = f"""
     select
         {SHOWN},
         run.client_id as internal_client_id,
+        run.opened_at,
         run.last_at
     from page
     inner join pulsewatch.run on page.client_id = run.client_id and page.id = run.id
@@ -207,46 +208,64 @@ def select_run(connection: Connection, client_ids: Sequence[int], run_id: UUID) 
 
 
 MAX_EVENTS = 1000
-# Events of other runs of the client that may be passed over while looking for those of one run.
-MAX_EVENTS_EXAMINED = 100_000
+# Events of the client that are looked through for those of one run, from either end of the run's time.
+MAX_EVENTS_EXAMINED = 50_000
 
-_RUN_EVENTS = text(
-    """
-    with examined as (
-        select event.*
-        from pulsewatch.run_event as event
-        where
-            event.client_id = :client_id
-            and event.occurred_at >= :from_at
-            and event.occurred_at <= :last_at
-        order by event.occurred_at, event.dedupe_key
-        limit :examined
+_OF_THE_TIME = """
+    from pulsewatch.run_event as event
+    where event.client_id = :client_id and event.occurred_at between :opened_at and :last_at
+"""  # The run's first and last event lie on the bounds.
+
+_COUNT_EVENTS = text(f"select count(*) from (select {_OF_THE_TIME} limit :count_to) as counted")  # noqa: S608 - as above
+
+
+def _run_events(direction: str) -> TextClause:
+    return text(
+        f"""
+        with examined as (
+            select event.* {_OF_THE_TIME}
+            order by event.occurred_at {direction}, event.dedupe_key {direction}
+            limit :examined
+        )
+        select
+            event.status, event.occurred_at, event.received_at, event.event_id, event.attempt,
+            event.scheduled_at, event.started_at, event.duration_s, event.message, event.error_class,
+            coalesce(event.metrics, '{{}}')::text as metrics, coalesce(event.attributes, '{{}}')::text as attributes,
+            event.url, event.parent, event.flags, event.dedupe_key
+        from examined as event
+        where event.run_id = :id
+        order by event.occurred_at {direction}, event.dedupe_key {direction}
+        limit :limit
+        """  # noqa: S608 - made of constants
     )
-    select
-        event.status, event.occurred_at, event.received_at, event.event_id, event.attempt,
-        event.scheduled_at, event.started_at, event.duration_s, event.message, event.error_class,
-        coalesce(event.metrics, '{}')::text as metrics, coalesce(event.attributes, '{}')::text as attributes,
-        event.url, event.parent, event.flags
-    from examined as event
-    where event.run_id = :id
-    order by event.occurred_at, event.dedupe_key
-    limit :limit
-    """
-)
 
 
-def select_events(connection: Connection, run: RowMapping) -> list[RowMapping]:
-    """The events of a run that `select_run` gave, oldest first, at most MAX_EVENTS.
+_OLDEST_EVENTS, _NEWEST_EVENTS = _run_events("asc"), _run_events("desc")
 
-    There is no index by run: the client's events are read along the primary key from the run's first instant to its
-    last, and MAX_EVENTS_EXAMINED of them at most.
+
+def select_events(connection: Connection, run: RowMapping) -> tuple[list[RowMapping], bool]:
+    """The events of a run that `select_run` gave, oldest first, at most MAX_EVENTS; and whether these are all.
+
+    There is no index by run: the client's events are read along the primary key, from the run's first event on and,
+    where there are too many, from its last one back. So how a run began and ended is shown in any case.
     """
     parameters = {
         "client_id": run["internal_client_id"],
         "id": run["id"],
-        "from_at": run["first_at"],
+        "opened_at": run["opened_at"],
         "last_at": run["last_at"],
         "examined": MAX_EVENTS_EXAMINED,
-        "limit": MAX_EVENTS,
+        "count_to": 2 * MAX_EVENTS_EXAMINED + 1,
+        "limit": MAX_EVENTS + 1,
     }
-    return list(connection.execute(_RUN_EVENTS, parameters).mappings())
+    oldest = list(connection.execute(_OLDEST_EVENTS, parameters).mappings())
+    to_examine: int = connection.execute(_COUNT_EVENTS, parameters).scalar_one()
+    if to_examine <= MAX_EVENTS_EXAMINED and len(oldest) <= MAX_EVENTS:
+        return oldest, True
+    newest = reversed(connection.execute(_NEWEST_EVENTS, parameters).mappings().all())
+    # The two may overlap, and then meet without a gap.
+    found = list({(event["occurred_at"], event["dedupe_key"]): event for event in (*oldest, *newest)}.values())
+    if len(found) > MAX_EVENTS:
+        half = MAX_EVENTS // 2
+        return found[:half] + found[-half:], False
+    return found, to_examine <= 2 * MAX_EVENTS_EXAMINED

@@ -82,7 +82,7 @@ def _parent(row: RowMapping) -> Item | None:
 
 def shown_event(row: RowMapping) -> Item:
     """A run event as the API shows it."""
-    event: Item = dict(row)
+    event: Item = {name: value for name, value in row.items() if name != "dedupe_key"}
     event["metrics"] = msgspec.Raw(row["metrics"])
     event["attributes"] = msgspec.Raw(row["attributes"])
     parent = row["parent"]
@@ -233,5 +233,5 @@ def get_run(
         row = run_queries.select_run(connection, visible_client_ids(connection, caller, client), run_id)
         if row is None:
             raise not_found("run", id_)
-        events = run_queries.select_events(connection, row)
-    return answer(shown(row) | {"events": [shown_event(event) for event in events]})
+        events, has_all_events = run_queries.select_events(connection, row)
+    return answer(shown(row) | {"events": [shown_event(event) for event in events], "has_all_events": has_all_events})

@@ -192,7 +192,12 @@ class RunWithEvents(Run):
     """A run and its events."""
 
     events: list[RunEvent] = Field(
-        description="Oldest first, at most 1000, up to a day after the last instant that decided the run."
+        description="Oldest first, at most 1000: of more than that, the first and the last 500."
+    )
+    has_all_events: bool = Field(
+        description="False: `events` may lack some between the first and the last. Those past the keep time of events"
+        " are gone and do not count.",
+        examples=[True],
     )
 
 
