@@ -27,7 +27,7 @@ from pulsewatch.submissions import Receipt, Submission
 log = logging.getLogger(__name__)
 
 # One transaction takes whole requests until it holds this many items: larger ones gain nothing, and hold locks longer.
-BATCH_ITEMS = 2000
+BATCH_ITEMS = 1000
 ITEM_BYTES = 1024
 # Below this one writer is enough: two would share the same few requests between twice as many commits.
 BUSY_ITEMS = 256
