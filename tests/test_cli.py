@@ -1,5 +1,6 @@
 """The command: what it prints, how it fails, and that `up` keeps everything running and leaves nothing behind."""
 
+import contextlib
 import json
 import os
 import re
@@ -70,6 +71,7 @@ def test_up_takes_events_under_a_key_made_beside_it_and_leaves_nothing_running(u
     assert sorted(children) == ["api", "worker"]
     assert up.stop() == 0
     assert up.out == [f"ready {up.url()}\n"]
+    assert {json.loads(line)["logger"] for line in up.err}.isdisjoint({"uvicorn.error", "pulsewatch.worker.life"})
     assert [name for name, pid in children.items() if is_alive(pid)] == []
     assert server_pid(data_dir) is None
     assert key not in "".join(up.err)
@@ -256,6 +258,44 @@ def test_a_database_that_does_not_answer_is_one_line() -> None:
         assert failed.exit_code == 1
         assert failed.stderr.startswith("Error: ")
         assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["foo", "postgresql://u:secret@h:abc/d", "mysql://u:secret@h/d"])
+def test_a_wrong_address_is_one_line_that_does_not_repeat_it(address: str) -> None:
+    for name in ("PULSEWATCH_DATABASE_URL", "PULSEWATCH_OWNER_DATABASE_URL"):
+        failed = invoke("key", "list", **{name: address})
+        assert failed.exit_code == 1
+        assert failed.stderr.startswith(f"Error: {name}: is not of the form postgresql://")
+        assert failed.stderr.count("\n") == 1
+        assert "secret" not in failed.output
+
+
+def test_a_role_that_may_not_is_one_line(server: str, database: str) -> None:
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute("create role pulsewatch_test_stranger login password 'p'")
+    stranger = f"postgresql://pulsewatch_test_stranger:p@{database.rsplit('@', 1)[1]}"
+    try:
+        failed = invoke("key", "list", PULSEWATCH_DATABASE_URL=stranger)
+    finally:
+        with psycopg.connect(server, autocommit=True) as admin:
+            admin.execute("drop role pulsewatch_test_stranger")
+    assert failed.exit_code == 1
+    assert failed.stderr == "Error: the database refuses: permission denied for schema pulsewatch\n"
+
+
+def test_a_command_that_is_terminated_stops_the_server_that_nobody_else_uses(data_dir: Path) -> None:
+    settings = Settings.model_validate({"data_dir": data_dir, "embedded_version": VERSION})
+    with contextlib.ExitStack() as ours:
+        with EmbeddedPostgres(settings) as dsn:
+            blocker = ours.enter_context(contextlib.closing(psycopg.connect(dsn)))
+            blocker.execute("select pg_advisory_xact_lock(hashtext('pulsewatch.migrate'))")
+            migrate = ours.enter_context(command("migrate", "--data-dir", data_dir, **NEW))
+            waiting = "select count(*) from pg_locks where not granted"
+            until(lambda: blocker.execute(waiting).fetchone() == (1,))
+        assert server_pid(data_dir) is not None
+        assert migrate.stop() == 1
+    assert migrate.err == ["\n", "Aborted!\n"]
+    assert server_pid(data_dir) is None
 
 
 def test_wrong_settings_are_named(tmp_path: Path) -> None:

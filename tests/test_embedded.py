@@ -3,11 +3,14 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -17,6 +20,7 @@ from pulsewatch import embedded
 from pulsewatch.embedded import EmbeddedError, EmbeddedPostgres, database_url
 from pulsewatch.settings import Settings
 from tests.conftest import VERSION
+from tests.running import ROOT
 
 pytestmark = pytest.mark.database
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
@@ -132,6 +136,76 @@ def test_it_is_revived_under_its_users(data_dir: Path) -> None:
         server.stop("immediate")
         assert server.revive()
         assert answer(dsn, "select 1") == "1"
+
+
+def test_its_port_is_none_that_the_system_gives_to_connections(data_dir: Path) -> None:
+    with make(data_dir) as dsn:
+        assert int(answer(dsn, "show port")) in embedded.PORTS
+    # The default of Linux; other systems deal out higher ones.
+    assert embedded.PORTS.stop <= 32768
+
+
+def test_it_is_revived_under_the_same_address_as_soon_as_its_port_is_free(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = make(data_dir)
+    with server as dsn:
+        server.stop("immediate")
+        taken = socket.create_server(("127.0.0.1", server._remembered_port()))
+        pause = time.sleep
+
+        def give_back(seconds: float) -> None:
+            taken.close()
+            pause(seconds)
+
+        monkeypatch.setattr(time, "sleep", give_back)
+        assert server.revive()
+        assert answer(dsn, "select 1") == "1"
+
+
+@pytest.mark.parametrize("how", ["revived", "joined"])
+def test_it_does_not_come_back_under_another_address_while_others_know_the_old_one(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(embedded, "PORT_TIMEOUT_S", 0)
+    server = make(data_dir)
+    with server as dsn:
+        server.stop("immediate")
+        port = server._remembered_port()
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(EmbeddedError, match=f"port {port} is taken"):
+            server.revive() if how == "revived" else make(data_dir).__enter__()
+        assert server.revive()
+        assert answer(dsn, "select 1") == "1"
+
+
+IN_ANOTHER_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")
+CAN_UNSHARE = shutil.which("unshare") and subprocess.run((*IN_ANOTHER_CONTAINER, "true"), check=False).returncode == 0
+
+
+@pytest.mark.skipif(not CAN_UNSHARE, reason="this system lets nobody make a namespace of processes")
+def test_a_server_in_another_container_is_never_joined_by_a_second_one_on_its_data(data_dir: Path) -> None:
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom pulsewatch import embedded\nfrom tests.test_embedded import make\n"
+        "embedded.GONE_TIMEOUT_S = 0\nmake(Path(sys.argv[1])).__enter__()\n"
+    )
+    server = make(data_dir)
+    with server as dsn, psycopg.connect(dsn) as connection:
+        connection.execute("create table kept as select 42 as number")
+        connection.commit()
+        other = subprocess.run(
+            (*IN_ANOTHER_CONTAINER, sys.executable, "-c", script, str(data_dir)),
+            check=False,
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'backend'}:{ROOT}"},
+            capture_output=True,
+            text=True,
+        )
+        assert "a PostgreSQL that is not seen from here runs on" in other.stderr
+        assert "PULSEWATCH_DATABASE_URL" in other.stderr
+        assert (data_dir / "postgres" / "postmaster.pid").exists()
+        assert connection.execute("select number from kept").fetchone() == (42,)
+    assert server.pid() is None
+    with make(data_dir) as dsn:
+        assert answer(dsn, "select number from kept") == "42"
 
 
 def test_the_number_of_another_process_in_its_pid_file_does_not_stop_it(data_dir: Path) -> None:
@@ -280,6 +354,8 @@ def _use_as_normal_user(data_dir: Path, uid: int) -> None:
 
 @AS_ROOT
 def test_a_normal_user_runs_it_himself(data_dir: Path) -> None:
+    if not all(folder.stat().st_mode & 0o001 for folder in embedded.programs(VERSION).parents):
+        pytest.skip("a normal user cannot enter where the programs are installed")
     os.chown(data_dir, 65534, 65534)
     process = multiprocessing.get_context("fork").Process(target=_use_as_normal_user, args=(data_dir / "own", 65534))
     process.start()

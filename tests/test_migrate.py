@@ -81,6 +81,19 @@ def sql_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / "analytics"
 
 
+def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: str) -> None:
+    """Another revision after ours, as a later release would have one."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migration.data_folder("migrations"), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "versions" / "2099_01_01_later.py").write_text(
+        "from alembic import op\nrevision = '9999'\n"
+        f"down_revision = '{migration.newest_revision()}'\nbranch_labels = depends_on = None\n"
+        f"def upgrade() -> None:\n{upgrade}"
+    )
+    original = migration.data_folder
+    monkeypatch.setattr(migration, "data_folder", lambda name: folder if name == "migrations" else original(name))
+
+
 def view(name: str, columns: str) -> str:
     return f"create or replace view analytics.{name} with (security_invoker = true) as select {columns};\n"
 
@@ -137,6 +150,25 @@ def test_an_empty_database_is_not_migrated(empty_database: str) -> None:
     engine = make_engine(empty_database, pool_size=1, application_name="tests")
     assert not is_migrated(engine)
     engine.dispose()
+
+
+def test_a_database_that_is_ahead_serves_and_one_that_is_behind_does_not(
+    own_engine: Engine, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(database, "update pulsewatch.alembic_version set version_num = 'from-the-future'")
+    assert is_migrated(own_engine)
+    run(database, f"update pulsewatch.alembic_version set version_num = '{migration.newest_revision()}'")
+    add_revision(tmp_path, monkeypatch, "    pass\n")
+    caches = (migration.newest_revision, migration._older_revisions)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        assert not is_migrated(own_engine)
+        migrate(database, SETTINGS)
+        assert is_migrated(own_engine)
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_migrating_twice_changes_nothing(database: str) -> None:
@@ -313,7 +345,12 @@ def test_events_are_append_only(database: str, change: str) -> None:
 
 
 def test_events_cannot_be_truncated_or_a_month_dropped_by_the_function(database: str) -> None:
-    for statement in ("truncate pulsewatch.run_event", "select pulsewatch.drop_partition('2026-11-01')"):
+    run(database, "select pulsewatch.ensure_partition('2026-11-01')")
+    for statement in (
+        "truncate pulsewatch.run_event",
+        "truncate pulsewatch.run_event_2026_11",
+        "select pulsewatch.drop_partition('2026-11-01')",
+    ):
         with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="append-only"):
             run(database, statement)
 
@@ -395,6 +432,27 @@ def test_a_function_with_another_result_is_replaced(database: str, sql_folder: P
     assert rows(database, "select to_regproc('analytics.answer')") == [(None,)]
 
 
+def test_a_function_whose_body_does_not_fit_its_result_is_told(database: str, sql_folder: Path) -> None:
+    file, good = sql_folder / "20_answer.sql", "create or replace function analytics.answer() returns {} language sql"
+    file.write_text(f"{good.format('integer')} as $$ select 'a'::text $$;")
+    for _ in ("new", "there already"):
+        with pytest.raises(MigrateError, match=r"20_answer\.sql: return type mismatch in function"):
+            migrate(database, SETTINGS)
+        file.write_text(f"{good.format('integer')} as 'select 42';")
+        migrate(database, SETTINGS)
+        file.write_text(f"{good.format('bigint')} as $$ select 'a'::text $$;")
+    assert rows(database, "select analytics.answer()") == [(42,)]
+
+
+def test_a_function_of_the_users_own_is_never_replaced(database: str, sql_folder: Path) -> None:
+    body = "create or replace function analytics.answer() returns integer language sql as 'select {}';"
+    run(database, body.format(1))
+    (sql_folder / "20_answer.sql").write_text(body.format(42))
+    with pytest.raises(MigrateError, match=r"analytics\.answer exists, but PulseWatch did not make it"):
+        migrate(database, SETTINGS)
+    assert rows(database, "select analytics.answer()") == [(1,)]
+
+
 def test_an_object_of_the_users_own_is_never_replaced(database: str, sql_folder: Path) -> None:
     run(database, "create view analytics.extra as select 'mine' as whose")
     (sql_folder / "20_extra.sql").write_text(view("extra", "'ours' as whose"))
@@ -414,16 +472,12 @@ def test_a_failing_view_leaves_everything_as_it_was(empty_database: str, sql_fol
 def test_a_failing_revision_leaves_everything_as_it_was(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "migrations"
-    shutil.copytree(migration.data_folder("migrations"), folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "2099_01_01_broken.py").write_text(
-        "from alembic import op\nrevision = '9999'\ndown_revision = '0001'\nbranch_labels = depends_on = None\n"
-        "def upgrade() -> None:\n"
+    add_revision(
+        tmp_path,
+        monkeypatch,
         "    op.execute('alter table pulsewatch.client add column extra text')\n"
-        "    op.execute('alter table pulsewatch.no_such_table add column extra text')\n"
+        "    op.execute('alter table pulsewatch.no_such_table add column extra text')\n",
     )
-    original = migration.data_folder
-    monkeypatch.setattr(migration, "data_folder", lambda name: folder if name == "migrations" else original(name))
     before = rows(database, SHAPE)
     with pytest.raises(MigrateError, match=r'relation "pulsewatch\.no_such_table" does not exist'):
         migrate(database, SETTINGS)

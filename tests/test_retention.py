@@ -10,11 +10,12 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, text
 
-from pulsewatch import auth, retention
+from pulsewatch import auth, ingest, resolve, retention
 from pulsewatch.db import make_engine
-from pulsewatch.events import epoch_us
+from pulsewatch.events import RunEvent, Status, epoch_us
 from pulsewatch.retention import Removed, ensure_partitions, partitions, purge, remove_expired
 from pulsewatch.settings import Settings
+from pulsewatch.submissions import Submission
 from tests.running import until
 
 AS_OF = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -94,6 +95,42 @@ def test_missing_months_are_made_and_the_others_left(engine: Engine) -> None:
     assert ensure_partitions(engine, SETTINGS, later) == []
 
 
+def test_the_newest_month_is_made_first_and_a_locked_one_left_to_the_next_time(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute(engine, "create table pulsewatch.asked (month date, place int generated always as identity)")
+    execute(
+        engine,
+        "create or replace function pulsewatch.ensure_partition(month date) returns boolean language plpgsql"
+        " as $$ begin if month = '2027-03-01' then raise exception 'no' using errcode = 'lock_not_available'; end if;"
+        " insert into pulsewatch.asked (month) values (month); return true; end $$",
+    )
+    made = ensure_partitions(engine, SETTINGS, datetime(2027, 3, 5, tzinfo=UTC))
+    assert made == [date(2027, month, 1) for month in (1, 2, 4, 5)]
+    assert scalars(engine, "select month from pulsewatch.asked order by place") == made[::-1]
+    assert "no room is made for 2027-03" in caplog.text
+
+
+def test_a_table_that_a_person_attached_is_none_of_our_months(engine: Engine) -> None:
+    before = partitions(engine)
+    for name, year in (("run_event_archive", 2011), ("run_event_2012_13", 2012)):
+        execute(
+            engine,
+            f"create table pulsewatch.{name} partition of pulsewatch.run_event"
+            f" for values from ('{year}-01-01T00:00:00Z') to ('{year}-02-01T00:00:00Z')",
+        )
+    assert partitions(engine) == before
+    remove_expired(engine, SETTINGS, AS_OF)
+    assert scalars(engine, "select to_regclass('pulsewatch.run_event_archive')::text") == [
+        "pulsewatch.run_event_archive"
+    ]
+
+
+def test_dropping_a_month_makes_ingestion_wait_for_a_moment_only(engine: Engine) -> None:
+    setting = "select unnest(proconfig) from pg_proc where oid = 'pulsewatch.drop_partition(date)'::regprocedure"
+    assert "lock_timeout=200ms" in scalars(engine, setting)
+
+
 def test_a_month_goes_when_all_of_it_is_past_the_keep_time(engine: Engine) -> None:
     client_id = add_client(engine, "acme")
     # 60 days before AS_OF is 22 September: August is past, September is not.
@@ -127,6 +164,21 @@ def test_runs_go_when_their_last_word_is_past_the_keep_time(engine: Engine) -> N
     assert remove_expired(engine, SETTINGS, AS_OF).runs == 1
     names = scalars(engine, "select external_id from pulsewatch.run order by 1")
     assert names == ["ended lately", "young"]
+
+
+def test_a_run_stays_until_its_events_have_gone_with_their_month(engine: Engine) -> None:
+    settings = Settings(keep_events_days=60, keep_runs_days=60)
+    client_id = add_client(engine, "acme")
+    # Both are past the keep time, which is 22 September; the second one's events are in a month that is not.
+    add_run(engine, client_id, "month gone", datetime(2026, 8, 31, 23, 59, 59, 999999, tzinfo=UTC))
+    add_run(engine, client_id, "month kept", datetime(2026, 9, 1, tzinfo=UTC))
+    assert remove_expired(engine, settings, AS_OF).runs == 1
+    assert scalars(engine, "select external_id from pulsewatch.run") == ["month kept"]
+    orphans = (
+        "select count(*) from pulsewatch.run_event where not exists"
+        " (select from pulsewatch.run where run.client_id = run_event.client_id and run.id = run_event.run_id)"
+    )
+    assert scalars(engine, orphans) == [0]
 
 
 def test_runs_go_in_batches_and_for_every_client(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,4 +327,94 @@ def test_an_erasure_waits_for_writers_that_began_before_it(engine: Engine, datab
         writer.execute("insert into pulsewatch.dirty select id, 2, '2026-11-21T00:00:00Z' from pulsewatch.client")
     thread.join(30)
     assert done.is_set()
+    assert rows_of(engine, acme) == {}
+
+
+REVIVE = "update pulsewatch.client set archived_at = null where slug = 'acme'"
+
+
+def test_a_writer_let_in_by_a_revival_is_waited_for_before_the_last_step(engine: Engine, database: str) -> None:
+    acme = fill(engine, "acme")
+    done, is_writing = threading.Event(), threading.Event()
+
+    with psycopg.connect(database) as writer:
+
+        def revive(_done: int, _total: int) -> None:
+            if not is_writing.is_set():
+                execute(engine, REVIVE)
+                # As ingestion does: the lock, the look at the client, its rows; the commit comes later.
+                writer.execute("select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))")
+                writer.execute("select from pulsewatch.client where slug = 'acme' and archived_at is null")
+                writer.execute("insert into pulsewatch.dirty values (%s, 2, '2026-11-21T00:00:00Z')", [acme])
+                is_writing.set()
+
+        def go() -> None:
+            purge(engine, "acme", revive)
+            done.set()
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        waiting = "select count(*) from pg_locks where not granted"
+        until(lambda: is_writing.is_set() and (done.is_set() or scalars(engine, waiting) == [1]))
+        assert not done.is_set()
+        writer.commit()
+    thread.join(30)
+    assert done.is_set()
+    assert rows_of(engine, acme) == {}
+
+
+def test_a_client_that_is_brought_back_again_and_again_is_erased_all_the_same(engine: Engine) -> None:
+    acme = fill(engine, "acme")
+    turns: list[int] = []
+
+    def revive(done: int, _total: int) -> None:
+        turns.append(done)
+        execute(engine, REVIVE)
+
+    purge(engine, "acme", revive)
+    assert rows_of(engine, acme) == {}
+    assert len(turns) == 2 * (retention.REVIVALS + 1)  # events and runs, each time
+
+
+def test_nothing_is_left_of_a_client_that_is_written_to_and_brought_back_throughout(engine: Engine) -> None:
+    acme = fill(engine, "acme", runs=30)
+    over = threading.Event()
+    outcomes: set[str] = set()
+    failures: list[BaseException] = []
+
+    def write(writer: int) -> None:
+        known = resolve.PipelineCache()
+        number = 0
+        try:
+            while not over.is_set():
+                number += 1
+                event = RunEvent(
+                    client="acme",
+                    pipeline="load",
+                    run=f"{writer} {number}",
+                    status=Status.RUNNING,
+                    occurred_at=datetime.now(UTC).replace(microsecond=number % 1_000_000),
+                )
+                # By a key that is bound to the client: none of its events can make the client anew.
+                submission = Submission("native", [event], [0], client_id=acme)
+                (receipt,) = ingest.store(
+                    engine.begin, [submission], known, max_pipelines=10, received_at=datetime.now(UTC)
+                )
+                outcomes.update(rejected.refusal.code for rejected in receipt.rejected)
+                outcomes.update(["accepted"] * receipt.accepted)
+                execute(engine, REVIVE)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: "accepted" in outcomes or bool(failures))
+        purge(engine, "acme")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert failures == []
     assert rows_of(engine, acme) == {}

@@ -63,6 +63,25 @@ def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
         Settings()
 
 
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    "address", ["secret", "postgresql://u:secret@h:abc/d", "mysql://u:secret@h/d", "postgresql+psycopg2://u:secret@h/d"]
+)
+def test_what_is_no_address_of_a_postgresql_is_refused_and_not_repeated(name: str, address: str) -> None:
+    with pytest.raises(ValidationError, match="is not of the form postgresql://") as failure:
+        Settings.model_validate({name: address})
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:p@h:5432/d?sslmode=require", "postgres://h/d", "postgresql://u:p%40q@[::1]:5432/d"]
+)
+def test_addresses_of_a_postgresql_are_taken(address: str) -> None:
+    settings = Settings.model_validate({"database_url": address})
+    assert settings.database_url is not None
+    assert settings.database_url.get_secret_value() == address
+
+
 def test_runs_are_kept_at_least_as_long_as_their_events() -> None:
     with pytest.raises(ValidationError, match=r"KEEP_RUNS_DAYS \(30\) must be at least PULSEWATCH_KEEP_EVENTS_DAYS"):
         Settings(keep_events_days=31, keep_runs_days=30)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -102,6 +103,34 @@ def test_the_worker_beats_through_a_loss_of_its_connections_until_it_is_told_to_
         thread.join(30)
     assert not thread.is_alive()
     assert beats(engine) == []
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_stops(
+    database: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell_at_once(number: int, handler: Any) -> None:
+        if number == signal.SIGTERM:
+            handler(number, None)
+
+    monkeypatch.setattr(signal, "signal", tell_at_once)
+    thread = threading.Thread(target=Worker(Settings(), database).run, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert beats(engine) == []
+
+
+def test_a_worker_that_is_told_twice_stops_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", lambda number, handler: handlers.setdefault(number, handler))
+    process = Worker(Settings(), database)
+    thread = threading.Thread(target=process.run, daemon=True)
+    thread.start()
+    until(lambda: bool(process.scheduler.running))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handlers[number](number, None)
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 def _next_beat(engine: Engine, last: datetime | None) -> datetime:

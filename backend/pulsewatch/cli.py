@@ -1,9 +1,12 @@
 """The command `pulsewatch`. It composes and decides nothing; what is expected to fail fails in one line."""
 
 import contextlib
+import gc
+import logging
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import click
+from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pulsewatch import __version__, auth, retention
 from pulsewatch import supervisor as up_
@@ -35,7 +39,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _sigterm_as_exception():
+                return super().invoke(ctx)
         except EXPECTED as error:
             raise click.ClickException(str(error)) from error
         except ValidationError as error:
@@ -46,6 +51,24 @@ class Commands(click.Group):
         except OperationalError as error:
             said = str(error.orig).strip().split("\n")[0]
             raise click.ClickException(f"the database does not answer: {said}") from error
+        except DBAPIError as error:
+            if not isinstance(error.orig, (InsufficientPrivilege, ReadOnlySqlTransaction)):
+                raise  # a fault of ours, which wants its trace
+            said = str(error.orig).strip().split("\n")[0]
+            raise click.ClickException(f"the database refuses: {said}") from error
+
+
+@contextlib.contextmanager
+def _sigterm_as_exception() -> Iterator[None]:
+    """SIGTERM unwinds as Ctrl-C does, so that the last user of the embedded server stops it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python takes signals in the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settings_faults(error: ValidationError) -> Iterator[str]:
@@ -83,7 +106,11 @@ def _settings(**given: object) -> Settings:
 
 @contextlib.contextmanager
 def _migrated(settings: Settings) -> Iterator[str]:
-    """The address of a database that has its tables. The embedded one gets them; another is never changed unasked."""
+    """The address of a database that has its tables.
+
+    The embedded one gets them here. One of the user's own is changed by `migrate`, `up` and `demo` alone: with several
+    machines on it, a person decides when.
+    """
     with database_url(settings) as dsn:
         engine = make_engine(dsn, pool_size=1, application_name="pulsewatch")
         try:
@@ -127,7 +154,8 @@ def cli() -> None:
 def up(data_dir: Path | None, host: str | None, port: int | None) -> None:
     """Run everything on this machine: database, api and worker.
 
-    Prints a line that starts with "ready http://" once requests are taken. Ctrl-C or SIGTERM stops it.
+    The database is migrated first, one of your own too. Prints a line that starts with "ready http://" once requests
+    are taken. Ctrl-C or SIGTERM stops it.
     """
     settings = _settings(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
@@ -152,6 +180,15 @@ def demo(fresh: bool, data_dir: Path | None, host: str | None, port: int | None)
     run(settings, fresh=fresh)
 
 
+def _be_child(parent: int) -> None:
+    """Live under `up`: die with it, and leave to it to tell what starts and ends."""
+    up_.die_with_parent(parent)
+    level = logging.getLogger().level
+    if level > logging.DEBUG:
+        for name in ("uvicorn.error", "pulsewatch.worker.life"):
+            logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
 @cli.command()
 @click.option("--socket", "descriptor", type=int, hidden=True, help="Listening socket inherited from `up`.")
 @click.option("--parent", type=int, hidden=True, help="Pipe that closes when `up` dies.")
@@ -162,10 +199,8 @@ def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host:
 
     settings = _settings(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
-    # uvicorn raises the signal again once it has stopped: as an exception, so that the database is left in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if parent is not None:
-        up_.die_with_parent(parent)
+        _be_child(parent)
     listener = up_.listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
     with listener, _migrated(settings) as dsn:
         export({"database_url": dsn})
@@ -177,8 +212,14 @@ def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody asks where a request came from
+            # Longer than proxies and clients commonly keep an idle connection: they hang up, not we on them.
+            timeout_keep_alive=75,
             timeout_graceful_shutdown=10,
         )
+        # A batch makes thousands of objects, all free again by their counts; looking for cycles among them at the
+        # usual rate costs a fifth of this process's time.
+        gc.set_threshold(50_000, 20, 50)
         server = uvicorn.Server(config)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
@@ -196,7 +237,7 @@ def worker(parent: int | None, data_dir: Path | None) -> None:
     settings = _settings(data_dir=data_dir)
     configure_logging(settings)
     if parent is not None:
-        up_.die_with_parent(parent)
+        _be_child(parent)
     with _migrated(settings) as dsn:
         Worker(settings, dsn).run()
 

@@ -8,14 +8,17 @@ The folder `data_dir` holds
     postgres.port        the port, remembered so that other programs can be pointed at it
     start.lock           held while a process decides whether the server has to be started or stopped
     users.lock           shared by every process that uses the server; whoever leaves last stops it
+    server.lock          held by the server's own processes, which inherit it
 
-A process that is killed loses its share of `users.lock` by itself, so nothing has to be cleaned up after it.
+A process that is killed loses its hold on a lock by itself, so nothing has to be cleaned up after it. Locks are seen
+from other containers too, where process ids say nothing.
 """
 
 import contextlib
 import fcntl
 import os
 import pwd
+import random
 import secrets
 import shutil
 import socket
@@ -41,6 +44,10 @@ DATABASE = "pulsewatch"
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300  # after a crash the server first replays its log
 STOP_TIMEOUT_S = 120
+GONE_TIMEOUT_S = 10  # how long the processes of a server that died may take to end
+PORT_TIMEOUT_S = 30  # how long a server that died waits for its port
+# Below those that the system deals out for connections: one of them could be in use whenever the server starts again.
+PORTS = range(20_000, 32_000)
 COMING_UP = ("is starting up", "in recovery mode", "not yet accepting connections", "refused")
 INITDB_OPTIONS = ("--encoding=UTF8", "--locale=C", "--data-checksums", "--auth=scram-sha-256")
 # The server's programs see nothing of the caller's environment: PGPORT and its like would change what they do.
@@ -106,9 +113,10 @@ class EmbeddedPostgres:
                 if user is not None and not self._reaches(user, self.programs):
                     self.programs = self._copy_programs()
                 self._users = self._open("users.lock")
+                is_first = _try_lock(self._users)
                 fcntl.flock(self._users, fcntl.LOCK_SH)
                 if self.pid() is None:
-                    self.start()
+                    self.start(same_address=not is_first)
                 self._check_version()
                 self._ensure_database()
                 return self.dsn
@@ -132,11 +140,7 @@ class EmbeddedPostgres:
         users, self._users = self._users, None
         try:
             with self._lock("start.lock", fcntl.LOCK_EX):
-                try:
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return  # somebody else still uses it
-                if self.pid() is not None:
+                if _try_lock(users) and self.pid() is not None:
                     self.stop()
         finally:
             os.close(users)
@@ -158,19 +162,46 @@ class EmbeddedPostgres:
             return pid if here == self.data.resolve() else None
         return pid if not Path("/proc/self").exists() else None
 
-    def start(self) -> None:
-        """Make the data directory if there is none, and start the server. The caller holds start.lock."""
-        if not (self.data / "PG_VERSION").exists():
-            self._initialise()
-        self._check_version()
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
-        port = self._choose_port()
+    def start(self, *, same_address: bool = False) -> None:
+        """Make the data directory if there is none, and start the server. The caller holds start.lock.
+
+        `same_address`: others know its address, so it must not change.
+        """
+        with self._server_lock() as lock:
+            if not (self.data / "PG_VERSION").exists():
+                self._initialise()
+            self._check_version()
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            self._start(self._awaited_port() if same_address else self._choose_port(), lock)
+
+    @contextlib.contextmanager
+    def _server_lock(self) -> Iterator[int]:
+        """server.lock, for the server to inherit. Raises EmbeddedError while another one holds it.
+
+        Two servers on one folder destroy the data, and a server in another container has no process id here.
+        """
+        lock = self._open("server.lock")
+        try:
+            deadline = time.monotonic() + GONE_TIMEOUT_S
+            while not _try_lock(lock):
+                if time.monotonic() > deadline:
+                    msg = (
+                        f"a PostgreSQL that is not seen from here runs on {self.data}, perhaps in another container. "
+                        f"Set {PREFIX}DATABASE_URL to use it from here, or stop it."
+                    )
+                    raise EmbeddedError(msg)
+                time.sleep(0.05)
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _start(self, port: int, lock: int) -> None:
         log = self.data / "start.log"
         log.unlink(missing_ok=True)
         options = " ".join(f"-c {name}={value}" for name, value in self._options(port).items())
         arguments = ("-D", self.data, "-w", "-t", START_TIMEOUT_S, "-l", log, "-o", options, "start")
         try:
-            self._run("pg_ctl", arguments)
+            self._run("pg_ctl", arguments, keep_open=(lock,))
         except subprocess.CalledProcessError as error:
             said = log.read_text(errors="replace") if log.exists() else error.stdout
             msg = f"the embedded PostgreSQL in {self.data} does not start:\n{_last_lines(said)}"
@@ -178,11 +209,11 @@ class EmbeddedPostgres:
         _write(self.folder / "postgres.port", str(port), 0o644)
 
     def revive(self) -> bool:
-        """Start the server again if it has died; whether it had."""
+        """Start the server again, under the same address, if it has died; whether it had. Raises EmbeddedError."""
         with self._lock("start.lock", fcntl.LOCK_EX):
             if self.pid() is not None:
                 return False
-            self.start()
+            self.start(same_address=True)
             return True
 
     def stop(self, mode: str = "fast") -> None:
@@ -229,6 +260,20 @@ class EmbeddedPostgres:
             raise EmbeddedError(msg)
         port = wanted or self._remembered_port()
         return port if port and _is_free(port) else _free_port()
+
+    def _awaited_port(self) -> int:
+        """The port under which others look for the server. Raises EmbeddedError where somebody took and keeps it."""
+        port = self._remembered_port()
+        deadline = time.monotonic() + PORT_TIMEOUT_S
+        while not _is_free(port):
+            if time.monotonic() > deadline:
+                msg = (
+                    f"the embedded PostgreSQL in {self.data} cannot come back: port {port} is taken. "
+                    "Stop all that use the folder and start again, or free the port."
+                )
+                raise EmbeddedError(msg)
+            time.sleep(0.1)
+        return port
 
     def _remembered_port(self) -> int:
         try:
@@ -371,8 +416,9 @@ class EmbeddedPostgres:
 
     def upgrade_commands(self, old: str, new: str) -> Sequence[str]:
         """What a person runs to bring the data from one major version to another."""
-        after, password = programs(new), self.folder / "postgres.password"
-        before = programs(old) if old in FOLDERS else Path(f"/usr/lib/postgresql/{old}/bin")
+        package, password = self.programs.parents[1], self.folder / "postgres.password"
+        after = package / FOLDERS[new] / "bin"
+        before = package / FOLDERS[old] / "bin" if old in FOLDERS else Path(f"/usr/lib/postgresql/{old}/bin")
         fresh = f"{self.data}.{new}"
         return (
             f"cd {self.folder}",
@@ -382,7 +428,7 @@ class EmbeddedPostgres:
             f"mv {self.data} {self.data}.{old} && mv {fresh} {self.data}",
         )
 
-    def _run(self, program: str, arguments: Sequence[object]) -> None:
+    def _run(self, program: str, arguments: Sequence[object], keep_open: Sequence[int] = ()) -> None:
         """Run a program of the server as the server's user. Raises CalledProcessError with its output."""
         user = self._user()
         # Output goes to a file: the server inherits it and would keep a pipe open. A session of its own keeps
@@ -397,6 +443,7 @@ class EmbeddedPostgres:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=keep_open,
                 **_as_user(user),
             )
             output.seek(0)
@@ -414,6 +461,15 @@ class EmbeddedPostgres:
             yield
         finally:
             os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take the file for ourselves alone, if nobody else has a hold on it. Where it fails, a share is lost as well."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _as_user(user: pwd.struct_passwd | None) -> dict[str, Any]:
@@ -441,10 +497,12 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port() -> int:
+    for port in random.sample(PORTS, 100):
+        if _is_free(port):
+            return port
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def _last_lines(text: str, count: int = 8) -> str:

@@ -124,14 +124,24 @@ def newest_revision() -> str:
     return head
 
 
+@cache
+def _older_revisions() -> frozenset[str]:
+    """The revisions that this version of the code knows and that are not enough for it."""
+    known = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return frozenset(script.revision for script in known) - {newest_revision()}
+
+
 def is_migrated(engine: Engine) -> bool:
-    """Whether the database has the tables that this version needs."""
+    """Whether the database has the tables that this version needs, or those of a later version.
+
+    While a new version is rolled out, the old one goes on serving on tables that are ahead of it.
+    """
     with engine.connect() as connection:
         exists = connection.execute(text(f"select to_regclass('{SCHEMA}.alembic_version')")).scalar_one()
         if exists is None:
             return False
         found = connection.execute(text(f"select version_num from {SCHEMA}.alembic_version")).scalars().all()  # noqa: S608 - a constant
-    return list(found) == [newest_revision()]
+    return len(found) == 1 and found[0] not in _older_revisions()
 
 
 def _migrate_tables(connection: Connection) -> None:
@@ -197,12 +207,19 @@ def replace_analytics(connection: Connection, objects: Sequence[AnalyticsObject]
 
     1. Each object is created or replaced. One whose columns changed otherwise than by new ones at the end cannot be
        replaced: then step 1 is undone, it is dropped together with those of ours that read it, and 1 starts again.
+       Raises MigrateError where that does not help.
     2. Objects that are no longer defined are dropped. Nothing is ever dropped with cascade.
     """
     connection.execute(text("create schema if not exists analytics"))
     _refuse_foreign(connection, objects)
-    while (retyped := _try_replace(connection, objects)) is not None:
-        _drop(connection, [retyped, *_readers(connection, retyped)])
+    dropped = set()
+    while (failure := _try_replace(connection, objects)) is not None:
+        name, reason = failure
+        if name in dropped:
+            # Not the old definition is in the way: the new one contradicts itself.
+            raise MigrateError(reason)
+        dropped.add(name)
+        _drop(connection, [name, *_readers(connection, name)])
     defined = {(item.name, item.kind) for item in objects}
     _drop(connection, [name for name, kind in _registered(connection).items() if (name, kind) not in defined])
     _register(connection, objects)
@@ -224,8 +241,12 @@ def _register(connection: Connection, objects: Sequence[AnalyticsObject]) -> Non
 def _refuse_foreign(connection: Connection, objects: Sequence[AnalyticsObject]) -> None:
     """Never replace an object of the user's own that happens to bear the name of one of ours."""
     query = text(
-        "select relname from pg_class where relnamespace = 'analytics'::regnamespace and relname = any(:names)"
-        " and not exists (select from pulsewatch.analytics_object where name = relname) order by relname"
+        "select taken.name from ("
+        "select relname as name from pg_class where relnamespace = 'analytics'::regnamespace"
+        " union select proname from pg_proc where pronamespace = 'analytics'::regnamespace"
+        ") as taken where taken.name = any(:names)"
+        " and not exists (select from pulsewatch.analytics_object as ours where ours.name = taken.name)"
+        " order by taken.name"
     )
     taken = connection.execute(query, {"names": [item.name for item in objects]}).scalars().all()
     if taken:
@@ -233,18 +254,18 @@ def _refuse_foreign(connection: Connection, objects: Sequence[AnalyticsObject]) 
         raise MigrateError(msg)
 
 
-def _try_replace(connection: Connection, objects: Sequence[AnalyticsObject]) -> str | None:
-    """Create or replace them all; if one cannot be replaced in place, undo that and return its name."""
+def _try_replace(connection: Connection, objects: Sequence[AnalyticsObject]) -> tuple[str, str] | None:
+    """Create or replace them all; if one cannot be replaced in place, undo that and return its name and the reason."""
     with connection.begin_nested() as savepoint:
         for item in objects:
             try:
                 _driver(connection).execute(item.definition.encode(), prepare=False)
             except psycopg.Error as error:
+                reason = f"{item.file}: {_reason(error)}"
                 if error.sqlstate in RETYPED:
                     savepoint.rollback()
-                    return item.name
-                msg = f"{item.file}: {_reason(error)}"
-                raise MigrateError(msg) from error
+                    return item.name, reason
+                raise MigrateError(reason) from error
     return None
 
 

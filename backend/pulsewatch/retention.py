@@ -5,10 +5,12 @@ return. Nothing here waits for a lock of ingestion's for longer than the lock_ti
 again at the next tick.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import count
 
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, TextClause, text
@@ -16,6 +18,8 @@ from sqlalchemy.exc import OperationalError
 
 from pulsewatch.migrate import months_to_keep, next_month
 from pulsewatch.settings import Settings
+
+log = logging.getLogger(__name__)
 
 BATCH_ROWS = 5_000
 KEEP_HEARTBEATS = timedelta(days=1)
@@ -36,20 +40,27 @@ class Removed:
 def ensure_partitions(engine: Engine, settings: Settings, as_of: datetime) -> list[date]:
     """Make the months of run_event that are missing; returns their first days.
 
-    Each month commits by itself, so that a lock held long on one leaves the others made.
+    Each month commits by itself, the newest first: those are written to soon. One that has to wait for a lock too long
+    is left to the next time.
     """
     made = []
-    for month in months_to_keep(settings, as_of):
-        with engine.begin() as connection:
-            if connection.execute(text("select pulsewatch.ensure_partition(:month)"), {"month": month}).scalar_one():
-                made.append(month)
-    return made
+    for month in sorted(months_to_keep(settings, as_of), reverse=True):
+        try:
+            with engine.begin() as connection:
+                ensure = text("select pulsewatch.ensure_partition(:month)")
+                if connection.execute(ensure, {"month": month}).scalar_one():
+                    made.append(month)
+        except OperationalError as error:
+            if not isinstance(error.orig, LockNotAvailable):
+                raise
+            log.warning("no room is made for %s: run_event is locked; it is tried again", f"{month:%Y-%m}")
+    return sorted(made)
 
 
 def remove_expired(engine: Engine, settings: Settings, as_of: datetime) -> Removed:
     """Remove everything past its keep time at `as_of`."""
     removed = Removed(partitions=drop_expired_partitions(engine, settings, as_of))
-    removed.runs = delete_expired_runs(engine, as_of - timedelta(days=settings.keep_runs_days))
+    removed.runs = delete_expired_runs(engine, _runs_cut(engine, settings, as_of))
     removed.rejects = _delete_in_batches(
         engine, "ingest_reject", "id", "received_at", as_of - timedelta(days=settings.keep_rejects_days)
     )
@@ -62,6 +73,13 @@ def remove_expired(engine: Engine, settings: Settings, as_of: datetime) -> Remov
     )
     _delete_in_batches(engine, "worker_heartbeat", "worker_id", "beat_at", as_of - KEEP_HEARTBEATS)
     return removed
+
+
+def _runs_cut(engine: Engine, settings: Settings, as_of: datetime) -> datetime:
+    """Runs whose last event is before this time go. Events go by whole months: no run goes before its events."""
+    cut = as_of - timedelta(days=settings.keep_runs_days)
+    months = partitions(engine)
+    return min(cut, datetime.combine(months[0], time(), UTC)) if months else cut
 
 
 @contextmanager
@@ -99,7 +117,9 @@ def partitions(engine: Engine) -> list[date]:
     query = text(
         "select to_date(substr(class.relname, 11), 'YYYY_MM') as month from pg_inherits as part"
         " join pg_class as class on class.oid = part.inhrelid"
-        " where part.inhparent = 'pulsewatch.run_event'::regclass order by month"
+        # A person may have attached tables of other names; those are that person's to look after.
+        " where part.inhparent = 'pulsewatch.run_event'::regclass and class.relnamespace = 'pulsewatch'::regnamespace"
+        " and class.relname ~ '^run_event_[0-9]{4}_(0[1-9]|1[0-2])$' order by month"
     )
     with engine.connect() as connection:
         return list(connection.execute(query).scalars())
@@ -183,8 +203,6 @@ DELETE_RUNS_OF_CLIENT = text(
 DELETE_THE_REST = (
     "delete from pulsewatch.ingest_reject where client_id = :client_id",
     "delete from pulsewatch.ingest_reject using pulsewatch.api_key k where k.client_id = :client_id and k.id = key_id",
-    "delete from pulsewatch.run_event where client_id = :client_id",
-    "delete from pulsewatch.run where client_id = :client_id",
     "delete from pulsewatch.dirty where client_id = :client_id",
     "delete from pulsewatch.pipeline where client_id = :client_id",
     "delete from pulsewatch.api_key where client_id = :client_id",
@@ -192,14 +210,19 @@ DELETE_THE_REST = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Purged:
     """What an erasure removed."""
 
-    events: int
-    runs: int
-    pipelines: int
-    keys: int
+    events: int = 0
+    runs: int = 0
+    pipelines: int = 0
+    keys: int = 0
+
+
+# How often an erasure starts again for a client that was brought back. Then it deletes what came in while all
+# ingestion waits, rather than never end.
+REVIVALS = 3
 
 
 def purge(engine: Engine, slug: str, on_progress: Callable[[int, int], None] = lambda _done, _total: None) -> Purged:
@@ -207,36 +230,60 @@ def purge(engine: Engine, slug: str, on_progress: Callable[[int, int], None] = l
 
     1. The client is archived: from then on its events are refused.
     2. Writers that began before that are waited for.
-    3. Events and runs go in batches, then all the rest with the client itself.
+    3. Events and runs go in batches.
+    4. All the rest goes with the client itself, while nobody writes. If somebody has brought the client back meanwhile,
+       it all starts again.
 
     An erasure that was interrupted is completed by calling it again. Raises LookupError if there is no such client.
     """
+    client_id = _archive(engine, slug)
+    with engine.connect() as connection:
+        total = sum(_count(connection, table, client_id) for table in ("run_event", "run"))
+    purged = Purged()
+    for turn in count(1):
+        for number in _batches(engine, EVENTS_BOUND, DELETE_EVENTS, client_id):
+            purged.events += number
+            on_progress(purged.events + purged.runs, total)
+        for number in _batches(engine, RUNS_BOUND, DELETE_RUNS_OF_CLIENT, client_id):
+            purged.runs += number
+            on_progress(purged.events + purged.runs, total)
+        if _erase_the_rest(engine, client_id, purged, is_revival_ignored=turn > REVIVALS):
+            break
+    return purged
+
+
+def _archive(engine: Engine, slug: str) -> int:
+    """Archive the client and wait for those that write without knowing it. Raises LookupError."""
     with engine.begin() as connection:
         archive = text(
             "update pulsewatch.client set archived_at = coalesce(archived_at, now()) where slug = :slug returning id"
         )
-        client_id = connection.execute(archive, {"slug": slug}).scalar_one_or_none()
+        client_id: int | None = connection.execute(archive, {"slug": slug}).scalar_one_or_none()
     if client_id is None:
         msg = f"there is no client '{slug}'"
         raise LookupError(msg)
     with engine.begin() as connection:
         connection.execute(text(INGEST_BARRIER))
-    with engine.connect() as connection:
-        total = sum(_count(connection, table, client_id) for table in ("run_event", "run"))
-    done = events = runs = 0
-    for count in _batches(engine, EVENTS_BOUND, DELETE_EVENTS, client_id):
-        events, done = events + count, done + count
-        on_progress(done, total)
-    for count in _batches(engine, RUNS_BOUND, DELETE_RUNS_OF_CLIENT, client_id):
-        runs, done = runs + count, done + count
-        on_progress(done, total)
+    return client_id
+
+
+def _erase_the_rest(engine: Engine, client_id: int, purged: Purged, *, is_revival_ignored: bool) -> bool:
+    """Delete all that is left of the client; False if it was brought back meanwhile: then it is archived again."""
+    revival = text("update pulsewatch.client set archived_at = now() where id = :id and archived_at is null")
     with engine.begin() as connection:
         connection.execute(text(ERASING))
+        # Until the commit nobody writes: what is deleted here cannot come in anew, and none of it is left behind.
+        connection.execute(text(INGEST_BARRIER))
         connection.execute(text("select from pulsewatch.client where id = :id for update"), {"id": client_id})
-        pipelines, keys = (_count(connection, table, client_id) for table in ("pipeline", "api_key"))
+        if connection.execute(revival, {"id": client_id}).rowcount and not is_revival_ignored:
+            return False
+        purged.pipelines, purged.keys = (_count(connection, table, client_id) for table in ("pipeline", "api_key"))
+        # There are some where the client was brought back and archived again.
+        purged.events += connection.execute(DELETE_EVENTS, {"client_id": client_id, "bound": None}).rowcount
+        purged.runs += connection.execute(DELETE_RUNS_OF_CLIENT, {"client_id": client_id, "bound": None}).rowcount
         for statement in DELETE_THE_REST:
             connection.execute(text(statement), {"client_id": client_id})
-    return Purged(events, runs, pipelines, keys)
+    return True
 
 
 def _count(connection: Connection, table: str, client_id: int) -> int:

@@ -10,8 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 PREFIX = "PULSEWATCH_"
 SECRETS = ("database_url", "owner_database_url")
@@ -20,7 +22,13 @@ SECRETS = ("database_url", "owner_database_url")
 class Settings(BaseSettings):
     """All settings, read once and frozen. Durations and sizes carry their unit in the name."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,  # it may be a password
+    )
 
     database_url: SecretStr | None = Field(
         None,
@@ -76,6 +84,19 @@ class Settings(BaseSettings):
                     msg = f"{PREFIX}{name.upper()}_FILE names a file that cannot be read: {error}"
                     raise ValueError(msg) from error
         return values
+
+    @field_validator(*SECRETS)
+    @classmethod
+    def is_postgresql_url(cls, address: SecretStr | None) -> SecretStr | None:
+        """Refuse what is no address of a PostgreSQL, without repeating it: it may hold a password."""
+        try:
+            driver = "postgresql" if address is None else make_url(address.get_secret_value()).drivername
+        except (ArgumentError, ValueError):  # the latter for a port that is no number
+            driver = ""
+        if driver not in {"postgresql", "postgres"}:
+            msg = "is not of the form postgresql://user:password@host:port/name (characters such as @ in %40 form)"
+            raise ValueError(msg)
+        return address
 
     @model_validator(mode="after")
     def runs_outlive_their_events(self) -> Self:

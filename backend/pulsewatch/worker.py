@@ -4,6 +4,7 @@ A tick is a function of (engine, settings, as_of). A tick that fails is logged a
 the worker outlives restarts of the database. Several workers may run at once.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -14,7 +15,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import FrameType
 
+from apscheduler.events import EVENT_SCHEDULER_STARTED
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Engine, text
 
@@ -23,6 +26,8 @@ from pulsewatch.db import make_engine
 from pulsewatch.settings import Settings
 
 log = logging.getLogger(__name__)
+# Under `up`, which tells itself what starts and ends, these lines are left out.
+life = logging.getLogger(f"{__name__}.life")
 
 POOL_SIZE = 3
 BEAT_EVERY = timedelta(seconds=5)
@@ -93,6 +98,9 @@ class Worker:
             # After a pause (a laptop asleep) a tick runs once, however late, not once for each time missed.
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        self._is_told_to_stop = threading.Event()
+        self._stopping: list[threading.Thread] = []
+        self.scheduler.add_listener(self._stop_if_told, EVENT_SCHEDULER_STARTED)
         started_at = datetime.now(UTC)
         self._every(BEAT_EVERY, "heartbeat", partial(heartbeat, self.engine, started_at, self.worker_id))
         self._every(HOUSEKEEPING_EVERY, "partitions", partial(make_room, self.engine, settings))
@@ -111,14 +119,29 @@ class Worker:
         """Run the ticks until SIGTERM or SIGINT; ticks that have begun are finished."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        log.info("worker %s started", self.worker_id)
+        life.info("worker %s started", self.worker_id)
         try:
             self.scheduler.start()
         finally:
+            for thread in self._stopping:
+                thread.join()  # it waits for the ticks that have begun
             guarded("farewell", lambda _now: farewell(self.engine, self.worker_id))()
             self.engine.dispose()
-        log.info("worker %s stopped", self.worker_id)
+        life.info("worker %s stopped", self.worker_id)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_told_to_stop.set()
+        # One that has not started yet cannot be shut down: it looks for itself as soon as it has.
+        if self.scheduler.running:
+            self._stop_if_told()
+
+    def _stop_if_told(self, _event: object = None) -> None:
         # The scheduler's locks are held by the main thread while it sleeps: another thread has to shut it down.
-        threading.Thread(target=self.scheduler.shutdown, name="shutdown").start()
+        if self._is_told_to_stop.is_set():
+            thread = threading.Thread(target=self._shut_down, name="shutdown")
+            thread.start()
+            self._stopping.append(thread)
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(SchedulerNotRunningError):  # told twice
+            self.scheduler.shutdown()

@@ -61,6 +61,12 @@ begin
         ' with (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02)',
         name
     );
+    -- The triggers for rows come with the table; those for statements do not.
+    execute format(
+        'create trigger run_event_no_truncate before truncate on pulsewatch.%I'
+        ' for each statement execute function pulsewatch.refuse_change()',
+        name
+    );
     execute format(
         'alter table pulsewatch.run_event attach partition pulsewatch.%I for values from (%L) to (%L)',
         name, first_day::timestamptz, next_first::timestamptz
@@ -70,13 +76,14 @@ end
 $$
 """
 
-# Dropping needs the owner of the table, which the role of the worker need not be.
+# Dropping needs the owner of the table, which the role of the worker need not be. All ingestion waits behind it, so it
+# gives up soon: the next tick tries again.
 DROP_PARTITION = """
 create function pulsewatch.drop_partition(month date) returns boolean
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
+set lock_timeout = '200ms'
 as $$
 declare
     name constant text := 'run_event_' || to_char(month, 'YYYY_MM');
