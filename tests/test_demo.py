@@ -241,8 +241,8 @@ def test_loading_again_gives_nothing_but_duplicates(database: str, target: Engin
     again = load(target, history).loaded
     statements = len(list(history.statements()))
     assert again.rejected == []
-    assert again.accepted == statements
-    assert again.duplicates == first.accepted + first.duplicates - statements
+    assert again.accepted == 0
+    assert again.duplicates == first.accepted + first.duplicates
     assert scalar(database, "select count(*) from pulsewatch.run_event") == first.accepted - statements
 
 

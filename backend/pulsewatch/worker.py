@@ -99,7 +99,7 @@ class Worker:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         self._is_told_to_stop = threading.Event()
-        self._stopping: list[threading.Thread] = []
+        self._ticks_are_over = threading.Event()
         self.scheduler.add_listener(self._stop_if_told, EVENT_SCHEDULER_STARTED)
         started_at = datetime.now(UTC)
         self._every(BEAT_EVERY, "heartbeat", partial(heartbeat, self.engine, started_at, self.worker_id))
@@ -122,9 +122,9 @@ class Worker:
         life.info("worker %s started", self.worker_id)
         try:
             self.scheduler.start()
+            # It returns as soon as no tick begins any more; those that have begun still use the database.
+            self._ticks_are_over.wait()
         finally:
-            for thread in self._stopping:
-                thread.join()  # it waits for the ticks that have begun
             guarded("farewell", lambda _now: farewell(self.engine, self.worker_id))()
             self.engine.dispose()
         life.info("worker %s stopped", self.worker_id)
@@ -138,10 +138,9 @@ class Worker:
     def _stop_if_told(self, _event: object = None) -> None:
         # The scheduler's locks are held by the main thread while it sleeps: another thread has to shut it down.
         if self._is_told_to_stop.is_set():
-            thread = threading.Thread(target=self._shut_down, name="shutdown")
-            thread.start()
-            self._stopping.append(thread)
+            threading.Thread(target=self._shut_down, name="shutdown").start()
 
     def _shut_down(self) -> None:
         with contextlib.suppress(SchedulerNotRunningError):  # told twice
             self.scheduler.shutdown()
+            self._ticks_are_over.set()
