@@ -4,6 +4,7 @@ It is migrated once, as a template. `connection` undoes everything after the tes
 test's own, cloned from the template, for what has to commit, crash or restart.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -46,6 +47,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """What a test's program does to the process's logs is undone: the next test may look at its own."""
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    before = [(logger, logger.level, logger.disabled, logger.propagate) for logger in loggers]
+    handlers = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = handlers
+    known = {logger.name for logger in loggers}
+    new = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name not in known]
+    for logger, level, disabled, propagate in [*before, *((logger, logging.NOTSET, False, True) for logger in new)]:
+        logger.setLevel(level)
+        logger.disabled, logger.propagate = disabled, propagate
 
 
 @pytest.fixture(scope="session")
