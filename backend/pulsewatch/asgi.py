@@ -37,6 +37,7 @@ def build(settings: Settings | None = None) -> telemetry.App:
         pool_size=settings.ingest_writers,
         application_name="pulsewatch ingest",
         statement_timeout_s=STATEMENT_TIMEOUT_S,
+        is_probing=False,  # the batcher tries again
     )
     telemetry.watch_pool(writing, "ingest")
     keyring = Keyring(engine)
@@ -48,12 +49,11 @@ def build(settings: Settings | None = None) -> telemetry.App:
     )
     app = api.create_app(settings, engine, keyring)
     api.describe(app, {path: item for wire in WIRES for path, item in wire.openapi_paths().items()}, {})
-    edge = Edge(app, WIRES, batcher, keyring, settings)
 
     async def closing(scope: telemetry.Scope, receive: telemetry.Receive, send: telemetry.Send) -> None:
-        await edge(scope, receive, send)
+        await app(scope, receive, send)
         if scope["type"] == "lifespan":
             writing.dispose()
             engine.dispose()
 
-    return telemetry.Observed(closing)
+    return telemetry.Observed(Edge(closing, WIRES, batcher, keyring, settings))

@@ -1,17 +1,17 @@
 """Requests that arrive together are committed together.
 
 While a writer commits, requests queue; the next transaction takes what has queued. So a lone request is stored at
-once, and under load the cost of a commit is shared by many, with no timer and nothing to tune. Each request is
-answered only after the commit that holds it.
+once, and under load the cost of a commit is shared by many, with nothing to tune. Each request is answered only
+after the commit that holds it.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -31,6 +31,9 @@ BATCH_ITEMS = 1000
 ITEM_BYTES = 1024
 # Below this one writer is enough: two would share the same few requests between twice as many commits.
 BUSY_ITEMS = 256
+# Those whom a commit has answered send again within this time. A writer that goes on waits for them: otherwise senders
+# fall into two halves that take turns, and each commit is shared by half as many.
+REJOIN_S = 0.001
 # A transaction that met another in a deadlock, or a server that is shutting down or starting, is tried again.
 TRIES = 4
 FIRST_PAUSE_S = 0.05
@@ -42,12 +45,12 @@ class _Waiting:
 
     submission: Submission
     receipt: asyncio.Future[Receipt]
+    # How many items; an item of more than ITEM_BYTES counts as several, so that memory is bounded too.
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """How many items; an item of more than ITEM_BYTES counts as several, so that memory is bounded too."""
-        count = len(self.submission.items) + len(self.submission.rejected)
-        return max(count, self.submission.body_bytes // ITEM_BYTES)
+    def __post_init__(self) -> None:
+        submission = self.submission
+        self.size = max(len(submission.items) + len(submission.rejected), submission.body_bytes // ITEM_BYTES)
 
 
 class Batcher:
@@ -64,6 +67,7 @@ class Batcher:
         self._queue_items = queue_items
         self._threads = ThreadPoolExecutor(writers, thread_name_prefix="ingest-writer")
         self._writers = self._idle_writers = writers
+        telemetry.INGEST_QUEUE_EVENTS.set_function(lambda: self._queued_items)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, submission: Submission) -> Receipt:
@@ -82,7 +86,6 @@ class Batcher:
         self._queues.setdefault(key_id, deque()).append(waiting)
         self._sizes[key_id] = self._sizes.get(key_id, 0) + waiting.size
         self._queued_items += waiting.size
-        telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
         is_busy = self._queued_items + self._writing_items >= BUSY_ITEMS
         if self._idle_writers == self._writers or (self._idle_writers and is_busy):
             self._idle_writers -= 1
@@ -100,8 +103,11 @@ class Batcher:
     async def _write(self) -> None:
         """One writer: commit what has queued, until nothing has."""
         loop = asyncio.get_running_loop()
+        has_committed = False
         try:
             while self._queues:
+                if has_committed and self._queued_items < BUSY_ITEMS:
+                    await asyncio.sleep(REJOIN_S)
                 batch = self._draw()
                 if not batch:
                     continue
@@ -113,6 +119,7 @@ class Batcher:
                 except Exception as error:  # whatever it is, every request must get an answer
                     receipts = [_as_problem(error)] * len(batch)
                 self._writing_items -= size
+                has_committed = True
                 for one, receipt in zip(batch, receipts, strict=True):
                     if one.receipt.done():
                         continue
@@ -142,7 +149,6 @@ class Batcher:
             if not waiting.receipt.cancelled():
                 batch.append(waiting)
         self._queued_items -= size
-        telemetry.INGEST_QUEUE_EVENTS.set(self._queued_items)
         return batch
 
     def _store(self, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
@@ -191,14 +197,14 @@ class Batcher:
 
 
 def _count(submissions: Sequence[Submission], receipts: Sequence[Receipt]) -> None:
+    counts: Counter[tuple[str, str]] = Counter()
     for submission, receipt in zip(submissions, receipts, strict=True):
-        for outcome, count in (
-            ("accepted", receipt.accepted),
-            ("duplicate", receipt.duplicates),
-            ("rejected", len(receipt.rejected)),
-        ):
-            if count:
-                telemetry.INGEST_EVENTS.labels(submission.source, outcome).inc(count)
+        counts[submission.source, "accepted"] += receipt.accepted
+        counts[submission.source, "duplicate"] += receipt.duplicates
+        counts[submission.source, "rejected"] += len(receipt.rejected)
+    for (source, outcome), count in counts.items():
+        if count:
+            telemetry.INGEST_EVENTS.labels(source, outcome).inc(count)
 
 
 def _as_problem(error: Exception) -> Exception:

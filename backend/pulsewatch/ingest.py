@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pulsewatch import catalog, ledger, resolve
+from pulsewatch.db import fetch
 from pulsewatch.events import RunEvent, epoch_us
 from pulsewatch.ingest_sql import CONFLICT_SQL, MERGE_SQL
 from pulsewatch.runstate import RunDelta, event_row
@@ -215,7 +216,7 @@ def merge(
     outcomes: list[Outcome | None] = [None] * len(items)
     for position, refusal in excluded.items():
         outcomes[position] = refusal
-    connection.exec_driver_sql(INGEST_LOCK)
+    fetch(connection, INGEST_LOCK)
     unbound = {item.client for item, owner in zip(items, work.owners, strict=True) if owner is None}
     clients = resolve.clients(connection, {item.client for item in items}, may_make=unbound)
     for position, (item, owner) in enumerate(zip(items, work.owners, strict=True)):
@@ -390,7 +391,7 @@ def _merge_events(
     if not batch.rows:
         return
     parameter, sent = batch.as_json(), len(batch.rows)
-    fresh_count, fresh = connection.exec_driver_sql(MERGE_SQL, {"batch": parameter, "sent": sent}).one()
+    ((fresh_count, fresh),) = fetch(connection, MERGE_SQL, {"batch": parameter, "sent": sent})
     if fresh_count == sent:
         return
     conflicts = connection.exec_driver_sql(CONFLICT_SQL, {"batch": parameter}).all()

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from pulsewatch.db import fetch
 from pulsewatch.events import EPOCH, RunEvent
 from pulsewatch.submissions import ACCEPTED, DUPLICATE, Item, Outcome, Receipt, Refusal, Rejected, Submission
 
@@ -17,6 +18,13 @@ def receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> 
     position = 0
     for submission in submissions:
         receipt = Receipt(received=submission.received, rejected=list(submission.rejected))
+        receipts.append(receipt)
+        if len(submission.items) == 1 and not isinstance(outcomes[position], Refusal):
+            # A lone event, the most usual request, without what only several need.
+            receipt.duplicates = int(outcomes[position] is DUPLICATE)
+            receipt.accepted = 1 - receipt.duplicates
+            position += 1
+            continue
         by_place: dict[int, tuple[Outcome, Item]] = {}
         for index, item in zip(submission.indexes, submission.items, strict=True):
             outcome = outcomes[position]
@@ -31,7 +39,6 @@ def receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> 
             else:
                 receipt.accepted += 1
         receipt.rejected.sort(key=lambda rejected: rejected.index)
-        receipts.append(receipt)
     return receipts
 
 
@@ -76,7 +83,7 @@ def record(
         connection.exec_driver_sql(_REJECT_SQL, (msgspec.json.encode(rejects).decode(),))
     bucket_at = received_at - (received_at - EPOCH) % STAT_BUCKET
     rows = [{"source": source, "bucket_at": bucket_at} | stat for source, stat in sorted(stats.items())]
-    connection.exec_driver_sql(_STAT_SQL, (msgspec.json.encode(rows).decode(),))
+    fetch(connection, _STAT_SQL, (msgspec.json.encode(rows).decode(),))
 
 
 def _reject_row(submission: Submission, rejected: Rejected) -> dict[str, Any]:

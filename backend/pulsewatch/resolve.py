@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 from sqlalchemy import Connection
 
+from pulsewatch.db import fetch
 from pulsewatch.events import digest16, pipeline_slug
 
 # (client id, namespace, name)
@@ -64,8 +65,8 @@ def clients(connection: Connection, slugs: Collection[str], *, may_make: Collect
 
 
 def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, KnownClient]:
-    rows = connection.exec_driver_sql(
-        "select id, slug, archived_at is not null from pulsewatch.client where slug = any(%s)", (slugs,)
+    rows = fetch(
+        connection, "select id, slug, archived_at is not null from pulsewatch.client where slug = any(%s)", (slugs,)
     )
     return {slug: KnownClient(client_id, is_archived) for client_id, slug, is_archived in rows}
 
@@ -166,5 +167,5 @@ def _insert_pipelines(connection: Connection, names: list[PipelineName], digits:
 
 
 def _select_pipelines(connection: Connection, names: list[PipelineName]) -> dict[PipelineName, int]:
-    rows = connection.exec_driver_sql(_SELECT_PIPELINES, (_as_json(names),))
+    rows = fetch(connection, _SELECT_PIPELINES, (_as_json(names),))
     return {(client_id, namespace, name): pipeline_id for client_id, namespace, name, pipeline_id in rows}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 from platform import python_version
 from typing import Any
 
@@ -58,6 +59,11 @@ INGEST_QUEUE_EVENTS = Gauge("pulsewatch_ingest_queue_events", "Events that wait 
 INGEST_COMMIT_SECONDS = Histogram(
     "pulsewatch_ingest_commit_seconds", "Seconds of one ingest transaction.", buckets=LATENCY_BUCKETS
 )
+ROLLUP_LAG_SECONDS = Gauge(
+    "pulsewatch_rollup_lag_seconds",
+    "Seconds that the oldest change waits to be seen in hours, days and states; NaN while the database does not tell.",
+)
+ROLLUP_MARKS = Gauge("pulsewatch_rollup_marks", "Marks of changes that wait; NaN while the database does not tell.")
 POOL_CONNECTIONS = Gauge(
     "pulsewatch_db_pool_connections",
     "Connections of this process by pool (api, ingest) and state (in_use, idle).",
@@ -158,11 +164,18 @@ def route_template(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "unmatched"))
 
 
+@cache  # there are few: no invented path or method gets here
+def _numbers(method: str, route: str, status: int) -> tuple[Callable[[], None], Callable[[float], None]]:
+    """What counts such a request, and what notes how long it took: finding them costs more than using them."""
+    return HTTP_REQUESTS.labels(method, route, str(status)).inc, HTTP_SECONDS.labels(method, route).observe
+
+
 def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope["method"] if scope["method"] in METHODS else "OTHER"
     route = route_template(scope)
-    HTTP_REQUESTS.labels(method, route, str(status)).inc()
-    HTTP_SECONDS.labels(method, route).observe(seconds)
+    count, observe = _numbers(method, route, status)
+    count()
+    observe(seconds)
     # Thousands of acknowledged events a second are numbers, not lines.
     is_quiet = status < 400 and (route in _QUIET_ROUTES or ROUTE_KEY in scope)
     level = logging.DEBUG if is_quiet else logging.INFO
@@ -249,5 +262,6 @@ def configure_logging(settings: Settings) -> None:
         logger.propagate = True
     # Our own line says more than uvicorn's, and keeps query strings out.
     logging.getLogger("uvicorn.access").disabled = True
-    for name in ("apscheduler", "alembic"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # A tick that takes longer than its interval has the next one skipped, which is as it should be, not a warning.
+    for name, level in (("apscheduler", logging.ERROR), ("alembic", logging.WARNING)):
+        logging.getLogger(name).setLevel(max(level, root.level))

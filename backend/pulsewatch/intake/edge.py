@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import zstandard
@@ -66,7 +67,9 @@ class Edge:
         except ClientLeft:
             return
         else:
-            headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
+            headers = []
+            if reply.headers:
+                headers = [(name.lower().encode(), value.encode()) for name, value in reply.headers.items()]
             if reply.status != 204:
                 headers.append((b"content-length", str(len(reply.body)).encode()))
                 headers.append((b"content-type", reply.media_type.encode()))
@@ -94,9 +97,10 @@ class Edge:
         body = await _read(receive, headers, self._max_body_bytes)
         if encoding != "identity":
             body = await _unpack_aside(body, encoding, self._max_body_bytes)
+        query = scope["query_string"]
         request = Request(
             path=scope["path"],
-            query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
+            query=dict(parse_qsl(query.decode("latin-1"))) if query else {},
             content_type=content_type,
             body=body,
             caller=caller,
@@ -138,8 +142,13 @@ async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], bod
     await send({"type": "http.response.body", "body": body})
 
 
+@lru_cache(64)
+def _media_type(content_type: bytes) -> str:
+    return content_type.decode("latin-1").partition(";")[0].strip().lower()
+
+
 def _content_type(headers: Headers, wire: Wire) -> str:
-    named = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+    named = _media_type(headers.get(b"content-type", b""))
     if not named:
         return next(iter(wire.content_types))
     if named not in wire.content_types:
@@ -149,7 +158,9 @@ def _content_type(headers: Headers, wire: Wire) -> str:
 
 
 def _encoding(headers: Headers) -> str:
-    named = headers.get(b"content-encoding", b"identity").decode("latin-1").strip().lower()
+    if b"content-encoding" not in headers:
+        return "identity"
+    named = headers[b"content-encoding"].decode("latin-1").strip().lower()
     if named not in ENCODINGS:
         raise Problem(
             415,

@@ -1,0 +1,63 @@
+"""Statements by psycopg alone fail as SQLAlchemy's own do."""
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from pulsewatch.db import fetch, make_engine
+
+POOL_SIZE = 3
+KILL_ALL = """
+    select count(pg_terminate_backend(pid, 60000)) from pg_stat_activity
+    where application_name = 'unprobed' and datname = current_database()
+"""
+
+
+@pytest.fixture
+def unprobed(database: str) -> Iterator[Engine]:
+    engine = make_engine(database, pool_size=POOL_SIZE, application_name="unprobed", is_probing=False)
+    yield engine
+    engine.dispose()
+
+
+def test_fetch_gives_rows_and_none_for_a_statement_without(connection: Connection) -> None:
+    assert fetch(connection, "select %s::int, %s::text", (1, "a")) == [(1, "a")]
+    assert fetch(connection, "select %(said)s::int", {"said": 2}) == [(2,)]
+    assert fetch(connection, "insert into pulsewatch.client (slug) values ('acme')") == []
+
+
+def test_fetch_works_in_the_connections_transaction(connection: Connection) -> None:
+    with connection.begin_nested() as trial:
+        fetch(connection, "insert into pulsewatch.client (slug) values ('acme')")
+        trial.rollback()
+    assert fetch(connection, "select slug from pulsewatch.client") == []
+
+
+def test_a_refused_statement_is_sqlalchemys_error_and_tells_no_parameter(connection: Connection) -> None:
+    statement = "insert into pulsewatch.client (slug) values (%s)"
+    fetch(connection, statement, ("acme",))
+    with pytest.raises(IntegrityError) as failed:
+        fetch(connection, statement, ("acme",))
+    assert isinstance(failed.value.orig, psycopg.errors.UniqueViolation)
+    assert not failed.value.connection_invalidated
+    assert failed.value.params is None
+
+
+def test_one_connection_that_turns_out_dead_makes_the_pool_distrust_all_of_them(
+    unprobed: Engine, database: str
+) -> None:
+    opened = [unprobed.connect() for _ in range(POOL_SIZE)]
+    for one in opened:
+        assert fetch(one, "select 1") == [(1,)]
+        one.close()
+    with psycopg.connect(database) as other:
+        assert other.execute(KILL_ALL.encode()).fetchone() == (POOL_SIZE,)
+    with pytest.raises(DBAPIError) as failed, unprobed.begin() as connection:
+        fetch(connection, "select 1")
+    assert failed.value.connection_invalidated
+    for _ in range(POOL_SIZE):
+        with unprobed.begin() as connection:
+            assert fetch(connection, "select 1") == [(1,)]
