@@ -4,6 +4,7 @@ It is migrated once, as a template. `connection` undoes everything after the tes
 test's own, cloned from the template, for what has to commit, crash or restart.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -94,17 +95,26 @@ def drop_database(server: str, name: str) -> None:
         admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
-@pytest.fixture(scope="session")
-def server(open_folder: Path) -> Iterator[str]:
-    """The address of the server's first database, which is empty; the template beside it is migrated."""
-    settings = Settings.model_validate({"data_dir": open_folder / "server", "embedded_version": VERSION})
+@contextlib.contextmanager
+def running_server(folder: Path) -> Iterator[str]:
+    """A server whose data lie in this folder: the address of its first database, which is empty; the template is not.
+
+    Its data need not survive a power cut.
+    """
+    settings = Settings.model_validate({"data_dir": folder, "embedded_version": VERSION})
     with EmbeddedPostgres(settings) as address:
         with psycopg.connect(address, autocommit=True) as admin:
-            # These data need not survive a power cut.
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                 admin.execute(sql.SQL("alter system set {} = off").format(sql.Identifier(setting)))
             admin.execute("select pg_reload_conf()")
         migrate(create_database(address, TEMPLATE), settings)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def server(open_folder: Path) -> Iterator[str]:
+    """The address of the server's first database, which is empty; the template beside it is migrated."""
+    with running_server(open_folder / "server") as address:
         yield address
 
 

@@ -17,11 +17,14 @@ import zstandard
 from pulsewatch import catalog
 from pulsewatch.auth import Role
 from pulsewatch.intake import WIRES, native
+from pulsewatch.settings import Settings
 from tests.running import ROOT, request
 from tests.serving import Server, make_key, serve
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sql/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INGESTION = ROOT / "docs/ingestion.md"
+SUMMARIES = ROOT / "docs/summaries.md"
+RETENTION = ROOT / "docs/retention.md"
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -225,6 +228,37 @@ def test_the_shell_examples_of_ingestion_are_taken(server: Server, key: str) -> 
     for example in examples:
         for said in shell(example, server, key):
             assert (said["accepted"] + said["duplicates"] > 0, said["rejected"]) == (True, [])
+
+
+def test_the_examples_of_summaries_and_annotations_are_answered(server: Server, key: str) -> None:
+    """After the first event of the README, as a reader would come to them."""
+    shell(commands(README)[0], server, key)
+    fleet, client, pipeline, annotation, listed = (
+        said for example in commands(SUMMARIES) for said in shell(example, server, key)
+    )
+    assert [row["client"] for row in fleet["clients"]] == ["acme"]
+    assert (fleet["series"], len(client["series"])) == ([], 24)
+    assert pipeline["totals"].keys() == client["totals"].keys()
+    assert listed["items"] == [annotation]
+
+
+def test_each_parameter_and_field_of_a_summary_is_explained(server: Server, key: str) -> None:
+    _, document = request(server.url, "GET", "/openapi.json", key=key)
+    operation = document["paths"]["/v1/summary"]["get"]
+    parameters = [row[0].strip("`") for row in table(SUMMARIES, "the README](../README.md#the-first-event)):")]
+    assert parameters == [parameter["name"] for parameter in operation["parameters"]]
+    fields = [name for row in table(SUMMARIES, "names the window that it is about:") for name in row[0].split(", ")]
+    assert [name.strip("`") for name in fields] == list(document["components"]["schemas"]["FleetSummary"]["properties"])
+
+
+def test_every_keep_time_is_told_with_its_default() -> None:
+    told = {row[1].strip("`"): int(row[2].split()[0]) for row in table(RETENTION, "how long") if row[1]}
+    kept = {
+        f"PULSEWATCH_{name.upper()}": field.default
+        for name, field in Settings.model_fields.items()
+        if name.startswith("keep_")
+    }
+    assert told == kept
 
 
 def events_in(example: str) -> bool:

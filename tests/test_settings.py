@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pulsewatch.settings import PREFIX, SECRETS, Settings, export, get_settings
+from pulsewatch.settings import ADDRESSES, PREFIX, SECRETS, Settings, export, get_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,7 +63,7 @@ def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
         Settings()
 
 
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", ADDRESSES)
 @pytest.mark.parametrize(
     "address", ["secret", "postgresql://u:secret@h:abc/d", "mysql://u:secret@h/d", "postgresql+psycopg2://u:secret@h/d"]
 )
@@ -93,3 +93,13 @@ def test_what_the_command_line_said_stands_before_the_environment(monkeypatch: p
     assert get_settings().port == 1
     assert export({"port": 2}).port == 2
     assert get_settings().port == 2
+
+
+@pytest.mark.parametrize("name", ["keep_hours_days", "keep_slots_days"])
+def test_hours_and_slots_are_kept_at_least_as_long_as_the_runs(name: str) -> None:
+    times = {"keep_events_days": 30, "keep_runs_days": 60, "keep_hours_days": 60, "keep_slots_days": 60}
+    assert Settings.model_validate(times).keep_hours_days == 60
+    with pytest.raises(
+        ValidationError, match=rf"{name.upper()} \(59\) must be at least PULSEWATCH_KEEP_RUNS_DAYS \(60\)"
+    ):
+        Settings.model_validate(times | {name: 59})

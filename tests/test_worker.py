@@ -46,8 +46,8 @@ def test_a_worker_beats_in_one_row_of_its_own_and_takes_it_away(engine: Engine) 
 
 def test_room_is_made_for_the_months_to_come(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    make_room(engine, Settings(keep_events_days=1), datetime(2031, 5, 7, tzinfo=UTC))
-    assert retention.partitions(engine)[-3:] == [date(2031, 5, 1), date(2031, 6, 1), date(2031, 7, 1)]
+    make_room(engine, Settings(keep_events_days=1, keep_runs_days=1), datetime(2031, 5, 7, tzinfo=UTC))
+    assert retention.partitions(engine, "run_event")[-3:] == [date(2031, 5, 1), date(2031, 6, 1), date(2031, 7, 1)]
     assert "partitions made: 2031-05, 2031-06, 2031-07" in caplog.text
 
 
@@ -57,7 +57,7 @@ def test_what_was_removed_is_logged_and_nothing_is_not(engine: Engine, caplog: p
     with engine.begin() as connection:
         connection.execute(text("select pulsewatch.ensure_partition('2024-05-01')"))
     clean_up(engine, settings, AS_OF)
-    assert "months of events" in caplog.text
+    assert "removed past their keep time: partitions run_event_2024_05, " in caplog.text
     caplog.clear()
     clean_up(engine, settings, AS_OF)
     assert caplog.text == ""
@@ -156,4 +156,4 @@ def test_two_workers_at_once_are_safe(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert retention.partitions(engine)[-1] == date(2027, 8, 1)
+    assert retention.partitions(engine, "run_event")[-1] == date(2027, 8, 1)

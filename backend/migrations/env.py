@@ -1,5 +1,6 @@
 """How Alembic reaches the database: over the connection of `pulsewatch migrate`, else by the settings."""
 
+import re
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from pulsewatch.db import SCHEMA, make_engine
 from pulsewatch.embedded import database_url
 from pulsewatch.settings import get_settings
 
+# What `ensure_partition` calls a month of a partitioned table.
+PARTITION = re.compile(r"_\d{4}_\d{2}$")
+
 
 def include_name(
     name: str | None,
@@ -20,7 +24,7 @@ def include_name(
     """Leave out what is made at run time (partitions) and what is not ours (other schemas)."""
     if kind == "schema":
         return name == SCHEMA
-    return kind != "table" or name is None or not name.startswith("run_event_")
+    return kind != "table" or name is None or PARTITION.search(name) is None
 
 
 def run(connection: Connection) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from psycopg.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
-from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pulsewatch import __version__, auth, retention
+from pulsewatch import __version__, auth, erasure
 from pulsewatch import supervisor as up_
-from pulsewatch.db import make_engine
+from pulsewatch.cli_base import engine_of, migrated, options, settings_with
+from pulsewatch.cli_roles import role
+from pulsewatch.cli_rollups import rollup
 from pulsewatch.embedded import EmbeddedError, database_url
-from pulsewatch.migrate import MigrateError, is_migrated
+from pulsewatch.migrate import MigrateError
 from pulsewatch.migrate import migrate as migrate_database
 from pulsewatch.problems import Problem
-from pulsewatch.settings import PREFIX, Settings, export
+from pulsewatch.roles import RoleError, script
+from pulsewatch.settings import PREFIX, export
 from pulsewatch.telemetry import configure_logging
 
-EXPECTED = (EmbeddedError, MigrateError, up_.UpError, LookupError)
+EXPECTED = (EmbeddedError, MigrateError, RoleError, up_.UpError, LookupError)
 
 
 class Commands(click.Group):
@@ -78,63 +80,6 @@ def _settings_faults(error: ValidationError) -> Iterator[str]:
         yield f"{PREFIX}{name}: {said}" if name else said
 
 
-def _options(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The options that several commands share; each lays its value over the environment's."""
-    known = {
-        "data_dir": click.option(
-            "--data-dir",
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the embedded PostgreSQL.  [default: .pulsewatch]",
-        ),
-        "host": click.option("--host", help="Address to listen on.  [default: 127.0.0.1]"),
-        "port": click.option(
-            "--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [default: 8080]"
-        ),
-    }
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for name in reversed(wanted):
-            command = known[name](command)
-        return command
-
-    return decorate
-
-
-def _settings(**given: object) -> Settings:
-    return export({name: value for name, value in given.items() if value is not None})
-
-
-@contextlib.contextmanager
-def _migrated(settings: Settings) -> Iterator[str]:
-    """The address of a database that has its tables.
-
-    The embedded one gets them here. One of the user's own is changed by `migrate`, `up` and `demo` alone: with several
-    machines on it, a person decides when.
-    """
-    with database_url(settings) as dsn:
-        engine = make_engine(dsn, pool_size=1, application_name="pulsewatch")
-        try:
-            ready = is_migrated(engine)
-        finally:
-            engine.dispose()
-        if not ready and settings.database_url is not None:
-            msg = "the database lacks the tables of this version; run `pulsewatch migrate`"
-            raise MigrateError(msg)
-        if not ready:
-            migrate_database(dsn, settings)
-        yield dsn
-
-
-@contextlib.contextmanager
-def _engine(data_dir: Path | None) -> Iterator[Engine]:
-    with _migrated(_settings(data_dir=data_dir)) as dsn:
-        engine = make_engine(dsn, pool_size=2, application_name="pulsewatch")
-        try:
-            yield engine
-        finally:
-            engine.dispose()
-
-
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -150,14 +95,14 @@ def cli() -> None:
 
 
 @cli.command()
-@_options("data_dir", "host", "port")
+@options("data_dir", "host", "port")
 def up(data_dir: Path | None, host: str | None, port: int | None) -> None:
     """Run everything on this machine: database, api and worker.
 
     The database is migrated first, one of your own too. Prints a line that starts with "ready http://" once requests
     are taken. Ctrl-C or SIGTERM stops it.
     """
-    settings = _settings(data_dir=data_dir, host=host, port=port)
+    settings = settings_with(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
     signals = up_.Signals()
     with up_.running(settings) as stack:
@@ -170,10 +115,10 @@ def up(data_dir: Path | None, host: str | None, port: int | None) -> None:
 
 @cli.command()
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo has left and start over.")
-@_options("data_dir", "host", "port")
+@options("data_dir", "host", "port")
 def demo(fresh: bool, data_dir: Path | None, host: str | None, port: int | None) -> None:
     """Run everything with a made-up history of two months and live events."""
-    settings = _settings(data_dir=data_dir, host=host, port=port)
+    settings = settings_with(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
     from pulsewatch.demo import run  # no other command needs what it imports
 
@@ -192,17 +137,17 @@ def _be_child(parent: int) -> None:
 @cli.command()
 @click.option("--socket", "descriptor", type=int, hidden=True, help="Listening socket inherited from `up`.")
 @click.option("--parent", type=int, hidden=True, help="Pipe that closes when `up` dies.")
-@_options("data_dir", "host", "port")
+@options("data_dir", "host", "port")
 def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host: str | None, port: int | None) -> None:
     """Run the api alone."""
     import uvicorn
 
-    settings = _settings(data_dir=data_dir, host=host, port=port)
+    settings = settings_with(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
     if parent is not None:
         _be_child(parent)
     listener = up_.listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
-    with listener, _migrated(settings) as dsn:
+    with listener, migrated(settings) as dsn:
         export({"database_url": dsn})
         config = uvicorn.Config(
             "pulsewatch.asgi:build",
@@ -229,38 +174,41 @@ def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host:
 
 @cli.command()
 @click.option("--parent", type=int, hidden=True, help="Pipe that closes when `up` dies.")
-@_options("data_dir")
+@options("data_dir")
 def worker(parent: int | None, data_dir: Path | None) -> None:
-    """Run the worker alone: it makes partitions ahead and removes what is past its keep time."""
+    """Run the worker alone: it works out numbers, judges slots and removes what is past its keep time."""
     from pulsewatch.worker import Worker
 
-    settings = _settings(data_dir=data_dir)
+    settings = settings_with(data_dir=data_dir)
     configure_logging(settings)
     if parent is not None:
         _be_child(parent)
-    with _migrated(settings) as dsn:
+    with migrated(settings) as dsn:
         Worker(settings, dsn).run()
 
 
 @cli.command()
-@_options("data_dir")
+@options("data_dir")
 def migrate(data_dir: Path | None) -> None:
     """Bring the database to the state that this version needs.
 
     All of it in one transaction; it may be repeated, and run beside a running PulseWatch. With
-    PULSEWATCH_OWNER_DATABASE_URL it runs as that role.
+    PULSEWATCH_OWNER_DATABASE_URL it runs as that role. If that one may not make the readers' roles, the SQL that
+    is left for another one to run is printed.
     """
-    settings = _settings(data_dir=data_dir)
+    settings = settings_with(data_dir=data_dir)
     configure_logging(settings)
     with database_url(settings) as dsn:
-        migrate_database(dsn, settings)
+        missing = migrate_database(dsn, settings)
     click.echo("migrated", err=True)
+    for statement in script(missing):
+        click.echo(statement)
 
 
 @cli.command()
 @click.option("--client", required=True, help="Slug of the client to erase.")
 @click.option("--confirm", required=True, help="The same slug again.")
-@_options("data_dir")
+@options("data_dir")
 def purge(client: str, confirm: str, data_dir: Path | None) -> None:
     """Erase a client and everything of it, for ever.
 
@@ -268,9 +216,9 @@ def purge(client: str, confirm: str, data_dir: Path | None) -> None:
     """
     if client != confirm:
         raise click.UsageError(f"--confirm must repeat the client: '{confirm}' is not '{client}'")
-    with _engine(data_dir) as engine, Progress(console=Console(stderr=True)) as progress:
+    with engine_of(data_dir) as engine, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(f"Erasing {client}", total=None)
-        purged = retention.purge(
+        purged = erasure.purge(
             engine, client, lambda done, total: progress.update(task, completed=done, total=max(total, done))
         )
         progress.update(task, completed=1, total=1)
@@ -291,20 +239,20 @@ def key() -> None:
 @click.option("--client", help="The one client it may touch; it is made if need be.  [default: all clients]")
 @click.option("--name", help="What it is for.")
 @click.option("--expires-in", type=click.IntRange(1, 36_500), metavar="DAYS", help="Refuse it after so many days.")
-@_options("data_dir")
+@options("data_dir")
 def key_create(role: str, client: str | None, name: str | None, expires_in: int | None, data_dir: Path | None) -> None:
     """Make a key and print it. It is shown this once only."""
     expires_at = None if expires_in is None else datetime.now(UTC) + timedelta(days=expires_in)
-    with _engine(data_dir) as engine, engine.begin() as connection:
+    with engine_of(data_dir) as engine, engine.begin() as connection:
         _, secret = auth.create_key(connection, auth.Role(role), client, name=name, expires_at=expires_at)
     click.echo(secret)
 
 
 @key.command("list")
-@_options("data_dir")
+@options("data_dir")
 def key_list(data_dir: Path | None) -> None:
     """List the keys: id, role, client, name, made, expires, last used, state. Columns are separated by tabs."""
-    with _engine(data_dir) as engine, engine.begin() as connection:
+    with engine_of(data_dir) as engine, engine.begin() as connection:
         rows = auth.list_keys(connection)
     now = datetime.now(UTC)
     for row in rows:
@@ -320,14 +268,18 @@ def _time(at: datetime | None) -> str:
 
 @key.command("revoke")
 @click.argument("key_id", type=click.UUID)
-@_options("data_dir")
+@options("data_dir")
 def key_revoke(key_id: UUID, data_dir: Path | None) -> None:
     """Refuse the key with this id; every process knows within 5 seconds."""
-    with _engine(data_dir) as engine, engine.begin() as connection:
+    with engine_of(data_dir) as engine, engine.begin() as connection:
         found = auth.revoke_key(connection, key_id)
     if not found:
         msg = f"there is no key {key_id}"
         raise LookupError(msg)
+
+
+cli.add_command(role)
+cli.add_command(rollup)
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import msgspec
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import make_url
 
-from pulsewatch import auth, models, retention
-from pulsewatch.db import SCHEMA, make_engine, metadata
+from pulsewatch import auth, models
+from pulsewatch.db import ERASING, SCHEMA, make_engine, metadata
 from pulsewatch.demo_feeder import Feeder
 from pulsewatch.demo_history import HISTORY_DAYS, History
 from pulsewatch.demo_load import WRITERS, Loader
@@ -125,7 +125,7 @@ def _knows(connection: Connection, key: str) -> bool:
 
 def _empty(connection: Connection) -> None:
     """Leave nothing in the tables; the tables stay, and migrate's list of the views that it made."""
-    connection.execute(text(retention.ERASING))
+    connection.execute(text(ERASING))
     tables = ", ".join(f"{SCHEMA}.{table.name}" for table in metadata.sorted_tables if table.name != "analytics_object")
     connection.execute(text(f"truncate {tables} restart identity"))
 

@@ -76,7 +76,13 @@ class History:
         for client in said.values():
             yield CatalogStatement(client.slug, {"title": client.title}, self.begins_at)
         for pipeline in self.pipelines:
-            yield CatalogStatement(pipeline.client.slug, settings_of(pipeline), self.begins_at, pipeline.name)
+            yield CatalogStatement(pipeline.client.slug, settings_of(pipeline), self.begin_of(pipeline), pipeline.name)
+
+    def begin_of(self, pipeline: Pipeline) -> datetime:
+        """The first midnight (UTC) from which on the pipeline runs."""
+        if pipeline.young_days is None:
+            return self.begins_at
+        return max(self.begins_at, midnight(self.anchor) - pipeline.young_days * DAY)
 
     def deliveries(self, pipelines: tuple[Pipeline, ...], after: datetime, until: datetime) -> list[Delivery]:
         """What arrives of these pipelines in (after, until], in the order of arrival."""
@@ -94,7 +100,7 @@ class History:
     def of_day(self, pipeline: Pipeline, day: datetime) -> Iterator[Delivery]:
         """All deliveries of the runs whose slots lie on the UTC day."""
         number = (day.date() - self.anchor.date()).days
-        if pipeline.young_days is not None and number < -pipeline.young_days:
+        if day < self.begin_of(pipeline):
             return
         rng = Random(f"{self.seed}/{pipeline.client.slug}/{pipeline.name}/{number}")  # noqa: S311 - a story
         incidents = self._incidents(pipeline, day)

@@ -114,8 +114,9 @@ merged as (
 ),
 
 marked as (
-    insert into pulsewatch.dirty (client_id, pipeline_id, hour_at)
-    select distinct merged.client_id, merged.pipeline_id, date_bin('1 hour', touched.at, '2000-01-01 00:00:00+00')
+    insert into pulsewatch.dirty (client_id, pipeline_id, hour_at, first_at)
+    select distinct
+        merged.client_id, merged.pipeline_id, date_bin('1 hour', touched.at, '2000-01-01 00:00:00+00'), merged.first_at
     from merged
     cross join lateral (
         values

@@ -3,6 +3,7 @@
 All of it happens in one transaction: whatever fails, the database stays as it was.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from pulsewatch.db import SCHEMA, make_engine
+from pulsewatch.roles import Readers, read_query
 from pulsewatch.settings import Settings
+
+log = logging.getLogger(__name__)
 
 OLDEST_SERVER = 16
 MONTHS_AHEAD = 2
@@ -57,9 +61,10 @@ def data_folder(name: str) -> Path:
     return package.parents[1] / "sql" if name == "sql" else package.parent / "migrations"
 
 
-def migrate(dsn: str, settings: Settings, *, as_of: datetime | None = None) -> None:
+def migrate(dsn: str, settings: Settings, *, as_of: datetime | None = None) -> list[str]:
     """Migrate the database at this address, or at `owner_database_url` where that is set.
 
+    Returns the statements that the readers' roles still need and that this role may not run; mostly none.
     Raises MigrateError. It may run at any time, as often as wished, beside a running PulseWatch.
     """
     owner = settings.owner_database_url
@@ -74,10 +79,14 @@ def migrate(dsn: str, settings: Settings, *, as_of: datetime | None = None) -> N
             for month in months_to_keep(settings, as_of or datetime.now(UTC)):
                 connection.execute(text("select pulsewatch.ensure_partition(:month)"), {"month": month})
             _grant(connection, dsn)
+            missing = readers(connection, dsn, settings).complete()
     except (DBAPIError, psycopg.Error) as error:
         raise MigrateError(_reason(error)) from error
     finally:
         engine.dispose()
+    if missing:
+        log.warning("the readers' roles lack %d statements; `pulsewatch migrate` prints them", len(missing))
+    return missing
 
 
 def _reason(error: DBAPIError | psycopg.Error) -> str:
@@ -155,8 +164,12 @@ def _migrate_tables(connection: Connection) -> None:
 
 
 def months_to_keep(settings: Settings, as_of: datetime) -> Iterator[date]:
-    """First days of the months (UTC) whose events are kept, and of those soon to come."""
-    month = (as_of - timedelta(days=settings.keep_events_days)).astimezone(UTC).date().replace(day=1)
+    """First days of the months (UTC) that somebody may write to: those whose runs are kept, and those soon to come.
+
+    Hours and slots may be kept for longer than runs, but nothing new is written so far back: their months are there
+    since they were young.
+    """
+    month = (as_of - timedelta(days=settings.keep_runs_days)).astimezone(UTC).date().replace(day=1)
     last = as_of.astimezone(UTC).date().replace(day=1)
     for _ in range(MONTHS_AHEAD):
         last = next_month(last)
@@ -169,11 +182,22 @@ def next_month(first_day: date) -> date:
     return (first_day + timedelta(days=31)).replace(day=1)
 
 
-def _grant(connection: Connection, dsn: str) -> None:
-    """Let the role of the api and worker use what another role, the owner, has made."""
+def readers(connection: Connection, dsn: str, settings: Settings) -> Readers:
+    """The readers' roles of the database that this connection of the owner's leads to, and the api at this address."""
+    return Readers(connection, read_query(data_folder("sql")), settings.role_prefix, _other_role(connection, dsn))
+
+
+def _other_role(connection: Connection, dsn: str) -> str | None:
+    """The role of api and worker, where it is another than that of the connection, the owner."""
     role = make_url(dsn).username
     owner = connection.execute(text("select current_user")).scalar_one()
-    if role is None or role == owner:
+    return None if role == owner else role
+
+
+def _grant(connection: Connection, dsn: str) -> None:
+    """Let the role of the api and worker use what another role, the owner, has made."""
+    role = _other_role(connection, dsn)
+    if role is None:
         return
     quoted = connection.dialect.identifier_preparer.quote_identifier(role)
     for grant in (

@@ -1,4 +1,4 @@
-"""What a schedule and a time zone may look like. Pure; nothing here says when a pipeline is expected next.
+"""What a schedule and a time zone may look like, and when a schedule expects a start. Pure.
 
 Three forms: five-field cron (`30 6 * * 1-5`), the names `@hourly @daily @weekly @monthly @yearly`, and intervals
 (`every 15m`, in s, m, h or d, of at least 10 seconds).
@@ -7,10 +7,13 @@ Three forms: five-field cron (`30 6 * * 1-5`), the names `@hourly @daily @weekly
 import difflib
 import re
 import zoneinfo
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from cronsim import CronSim, CronSimError
+
+from pulsewatch.events import EPOCH
 
 MAX_SCHEDULE_LENGTH = 200
 MIN_INTERVAL_S = 10
@@ -79,6 +82,48 @@ def _validate_cron(schedule: str) -> None:
     except StopIteration:
         msg = f"'{schedule}' never comes due."
         raise ValueError(msg) from None
+
+
+def occurrences(schedule: str, timezone: str | None, after: datetime, until: datetime) -> Iterator[datetime]:
+    """The starts that a valid schedule expects within (after, until], ascending, in UTC. None for the zone is UTC.
+
+    Cron and the names are read in the zone. Where clocks go forward, a start at a fixed time that is skipped is
+    expected at the first minute there is. Where they go back, a start at a fixed time is expected once, at the first
+    of the two. A schedule whose minute or hour begins with `*` follows elapsed time through both. Intervals count
+    from 1970-01-01 00:00 UTC, whatever the zone: 'every 6h' is 00:00, 06:00, 12:00 and 18:00 UTC.
+
+    Raises ValueError where this machine does not know the schedule's form or its zone.
+    """
+    found = _intervals(schedule, after) if schedule.startswith("every") else _cron(schedule, timezone, after)
+    for at in found:
+        if at > until:
+            return
+        # Within the hour that comes twice, cron's walk begins in local time: it may look back.
+        if at > after:
+            yield at
+
+
+def _intervals(schedule: str, after: datetime) -> Iterator[datetime]:
+    match = _EVERY.fullmatch(schedule)
+    if match is None:
+        msg = f"'{schedule}' is not an interval."
+        raise ValueError(msg)
+    step = timedelta(seconds=int(match[1]) * UNIT_S[match[2]])
+    at = after - (after - EPOCH) % step
+    while True:
+        at += step
+        yield at
+
+
+def _cron(schedule: str, timezone: str | None, after: datetime) -> Iterator[datetime]:
+    try:
+        # This object, not a zone of the same name, spares the walk all its conversions.
+        zone = UTC if timezone is None or timezone == "UTC" else zoneinfo.ZoneInfo(timezone)
+        for at in CronSim(NAMED.get(schedule, schedule), after.astimezone(zone)):
+            yield at.astimezone(UTC)
+    except (CronSimError, zoneinfo.ZoneInfoNotFoundError) as error:
+        msg = f"'{schedule}' in '{timezone}' cannot be worked out: {error}"
+        raise ValueError(msg) from error
 
 
 def validate_timezone(name: str) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 PREFIX = "PULSEWATCH_"
-SECRETS = ("database_url", "owner_database_url")
+ADDRESSES = ("database_url", "owner_database_url")
+SECRETS = (*ADDRESSES, "grafana_password", "metabase_password")
 
 
 class Settings(BaseSettings):
@@ -36,6 +37,18 @@ class Settings(BaseSettings):
     )
     owner_database_url: SecretStr | None = Field(
         None, description="The role that owns the tables; only `migrate` uses it. Unset: database_url."
+    )
+
+    role_prefix: str = Field(
+        "pulsewatch",
+        pattern=r"^[a-z][a-z0-9_]{0,29}$",
+        description="How the names of the readers' roles begin; another one for each PulseWatch on one server.",
+    )
+    grafana_password: SecretStr | None = Field(
+        None, description="Password of the role that Grafana reads with, for `pulsewatch role password grafana`."
+    )
+    metabase_password: SecretStr | None = Field(
+        None, description="Password of the role that Metabase reads with, for `pulsewatch role password metabase`."
     )
 
     data_dir: Path = Field(Path(".pulsewatch"), description="Where the embedded PostgreSQL keeps its data.")
@@ -64,6 +77,10 @@ class Settings(BaseSettings):
 
     keep_events_days: int = Field(400, ge=1, le=3650, description="How long run events are kept.")
     keep_runs_days: int = Field(400, ge=1, le=3650, description="How long runs are kept (>= events).")
+    keep_hours_days: int = Field(
+        400, ge=1, le=3650, description="How long the numbers of each hour are kept (>= runs); those of days stay."
+    )
+    keep_slots_days: int = Field(400, ge=1, le=3650, description="How long expected starts are kept (>= runs).")
     keep_rejects_days: int = Field(14, ge=1, le=365, description="How long rejected items are kept.")
 
     log_format: Literal["auto", "json", "text"] = Field(
@@ -85,7 +102,7 @@ class Settings(BaseSettings):
                     raise ValueError(msg) from error
         return values
 
-    @field_validator(*SECRETS)
+    @field_validator(*ADDRESSES)
     @classmethod
     def is_postgresql_url(cls, address: SecretStr | None) -> SecretStr | None:
         """Refuse what is no address of a PostgreSQL, without repeating it: it may hold a password."""
@@ -107,6 +124,16 @@ class Settings(BaseSettings):
                 f"{PREFIX}KEEP_EVENTS_DAYS ({self.keep_events_days})"
             )
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def what_is_worked_out_outlives_the_runs(self) -> Self:
+        """Gone before the runs, it would be worked out anew from those that are left, wrongly."""
+        for name in ("keep_hours_days", "keep_slots_days"):
+            days = getattr(self, name)
+            if days < self.keep_runs_days:
+                msg = f"{PREFIX}{name.upper()} ({days}) must be at least {PREFIX}KEEP_RUNS_DAYS ({self.keep_runs_days})"
+                raise ValueError(msg)
         return self
 
 

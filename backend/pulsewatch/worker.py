@@ -6,10 +6,12 @@ the worker outlives restarts of the database. Several workers may run at once.
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,17 +23,24 @@ from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Engine, text
 
-from pulsewatch import retention
+from pulsewatch import ingest, resolve, retention, rollups, slots
 from pulsewatch.db import make_engine
+from pulsewatch.overdue import overdue
 from pulsewatch.settings import Settings
+from pulsewatch.submissions import Submission
 
 log = logging.getLogger(__name__)
 # Under `up`, which tells itself what starts and ends, these lines are left out.
 life = logging.getLogger(f"{__name__}.life")
 
-POOL_SIZE = 3
+POOL_SIZE = 5
 BEAT_EVERY = timedelta(seconds=5)
 HOUSEKEEPING_EVERY = timedelta(minutes=10)
+ROLLUPS_EVERY = timedelta(seconds=2)
+SLOTS_EVERY = timedelta(seconds=2)
+# Where much is to be done at once, so many rounds are gone before the next tick.
+SLOT_ROUNDS = 10
+OVERDUE_EVERY = timedelta(seconds=10)
 
 
 def heartbeat(engine: Engine, started_at: datetime, worker_id: str, as_of: datetime) -> None:
@@ -64,11 +73,57 @@ def clean_up(engine: Engine, settings: Settings, as_of: datetime) -> None:
     removed = retention.remove_expired(engine, settings, as_of)
     if removed != retention.Removed():
         log.info(
-            "removed past their keep time: %s months of events, %s runs, %s rejects",
-            len(removed.partitions),
+            "removed past their keep time: partitions %s; %s runs, %s spans, %s hours, %s rejects",
+            ", ".join(removed.partitions) or "none",
             removed.runs,
+            removed.spans,
+            removed.hours,
             removed.rejects,
         )
+
+
+class Refresher:
+    """The tick that works out the numbers of hours and days that marks touch.
+
+    Where it takes long, it rests for as long: the more comes in, the more marks it takes at once, which is cheaper
+    for each, and ingestion keeps the better part of the machine.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._rests_until_s = -math.inf
+
+    def __call__(self, as_of: datetime) -> None:
+        began_s = time.monotonic()
+        if began_s < self._rests_until_s:
+            return
+        try:
+            rollups.refresh(self._engine, self._settings, as_of)
+        finally:
+            ended_s = time.monotonic()
+            self._rests_until_s = ended_s + (ended_s - began_s)
+
+
+def judge_slots(engine: Engine, settings: Settings, as_of: datetime) -> None:
+    """Make the slots of the hours to come, and judge those that are due or that runs have touched."""
+    for _ in range(SLOT_ROUNDS):
+        if not slots.tick(engine, settings, as_of).is_full:
+            return
+
+
+def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
+    """Say of runs that go on for longer than their pipeline allows that they have timed out."""
+    with engine.connect() as connection:
+        events = overdue(connection, as_of)
+    if not events:
+        return
+    submission = Submission("pulsewatch", items=[*events], indexes=list(range(len(events))))
+    known = resolve.PipelineCache()
+    (receipt,) = ingest.store(
+        engine.begin, [submission], known, max_pipelines=settings.max_pipelines, received_at=as_of
+    )
+    log.info("timed out: %s runs", receipt.accepted)
 
 
 def guarded(name: str, tick: Callable[[datetime], None]) -> Callable[[], None]:
@@ -103,6 +158,9 @@ class Worker:
         self.scheduler.add_listener(self._stop_if_told, EVENT_SCHEDULER_STARTED)
         started_at = datetime.now(UTC)
         self._every(BEAT_EVERY, "heartbeat", partial(heartbeat, self.engine, started_at, self.worker_id))
+        self._every(ROLLUPS_EVERY, "rollups", Refresher(self.engine, settings))
+        self._every(SLOTS_EVERY, "slots", partial(judge_slots, self.engine, settings))
+        self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
         self._every(HOUSEKEEPING_EVERY, "partitions", partial(make_room, self.engine, settings))
         self._every(HOUSEKEEPING_EVERY, "retention", partial(clean_up, self.engine, settings))
 

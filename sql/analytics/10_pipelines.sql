@@ -22,7 +22,8 @@ select
     pipeline.archived_at is not null or client.archived_at is not null as is_archived,
     pipeline.created_at,
     pipeline.updated_at,
-    pipeline.archived_at
+    pipeline.archived_at,
+    coalesce(client.title, client.slug) as client_title
 from pulsewatch.pipeline
 inner join pulsewatch.client on pipeline.client_id = client.id;
 
@@ -49,3 +50,4 @@ comment on column analytics.pipelines.is_archived is 'True: it or its client is 
 comment on column analytics.pipelines.created_at is 'When it was first seen (UTC).';
 comment on column analytics.pipelines.updated_at is 'Last change of what is known about it (UTC).';
 comment on column analytics.pipelines.archived_at is 'When it was archived (UTC); null: it is in use.';
+comment on column analytics.pipelines.client_title is 'Name of the client for people.';

@@ -23,10 +23,14 @@ select
     run_event.message,
     run_event.url,
     run_event.flags & 1 <> 0 as is_assumed_utc,
-    run_event.flags & 2 <> 0 as is_scheduled_at_ignored
+    run_event.flags & 2 <> 0 as is_scheduled_at_ignored,
+    coalesce(client.title, client.slug) as client_title,
+    coalesce(pipeline.title, pipeline.name) as pipeline_title,
+    pipeline.environment,
+    pipeline.owner
 from pulsewatch.run_event
-inner join pulsewatch.client on run_event.client_id = client.id
-inner join pulsewatch.pipeline
+left join pulsewatch.client on run_event.client_id = client.id
+left join pulsewatch.pipeline
     on run_event.client_id = pipeline.client_id and run_event.pipeline_id = pipeline.id;
 
 comment on view analytics.run_events is
@@ -53,3 +57,7 @@ comment on column analytics.run_events.url is 'Where to look further.';
 comment on column analytics.run_events.is_assumed_utc is 'Its time came without an offset and was taken as UTC.';
 comment on column analytics.run_events.is_scheduled_at_ignored is
 'Its scheduled_at lay outside 2000 to now + 400 days and was dropped.';
+comment on column analytics.run_events.client_title is 'Name of the client for people.';
+comment on column analytics.run_events.pipeline_title is 'Name of the pipeline for people.';
+comment on column analytics.run_events.environment is 'prod, staging and the like.';
+comment on column analytics.run_events.owner is 'Who looks after the pipeline.';

@@ -43,10 +43,21 @@ select
     coalesce(run.winner_parent, run.opening_parent) ->> 'namespace' as parent_namespace,
     coalesce(run.winner_parent, run.opening_parent) ->> 'pipeline' as parent_pipeline,
     coalesce(run.winner_parent, run.opening_parent) ->> 'run' as parent_external_id,
-    run.last_at
+    run.last_at,
+    coalesce(client.title, client.slug) as client_title,
+    coalesce(pipeline.title, pipeline.name) as pipeline_title,
+    pipeline.environment,
+    pipeline.owner,
+    run.status in ('failed', 'timed_out') as is_failed,
+    extract(
+        epoch from coalesce(run.start_at, run.implied_start_at)
+        - coalesce(run.winner_scheduled_at, run.opening_scheduled_at)
+    )::double precision as start_delay_s,
+    coalesce(run.winner_metrics -> 'rows', run.opening_metrics -> 'rows')::double precision as rows, -- noqa: RF04
+    coalesce(run.winner_metrics -> 'bytes', run.opening_metrics -> 'bytes')::double precision as bytes
 from pulsewatch.run
-inner join pulsewatch.client on run.client_id = client.id
-inner join pulsewatch.pipeline on run.client_id = pipeline.client_id and run.pipeline_id = pipeline.id;
+left join pulsewatch.client on run.client_id = client.id
+left join pulsewatch.pipeline on run.client_id = pipeline.client_id and run.pipeline_id = pipeline.id;
 
 comment on view analytics.runs is
 'One row per run: one execution of a pipeline. Times are UTC, durations are seconds.';
@@ -82,3 +93,13 @@ comment on column analytics.runs.parent_namespace is 'Namespace of the pipeline 
 comment on column analytics.runs.parent_pipeline is 'Name of the pipeline whose run started this one.';
 comment on column analytics.runs.parent_external_id is 'The run that started this one, as its producer calls it.';
 comment on column analytics.runs.last_at is 'Time of its latest event.';
+comment on column analytics.runs.client_title is 'Name of the client for people.';
+comment on column analytics.runs.pipeline_title is 'Name of the pipeline for people.';
+comment on column analytics.runs.environment is 'prod, staging and the like.';
+comment on column analytics.runs.owner is 'Who looks after the pipeline.';
+comment on column analytics.runs.is_failed is 'It failed or timed out.';
+comment on column analytics.runs.start_delay_s is
+'started_at less scheduled_at; negative where it started early; null if either is unknown. Seconds.';
+comment on column analytics.runs.rows is
+'The metric rows; null if not reported. All metrics are in analytics.run_metrics.';
+comment on column analytics.runs.bytes is 'The metric bytes; null if it is not reported.';

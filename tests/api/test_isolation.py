@@ -33,7 +33,17 @@ def other(world: World, admin: Api) -> str:
         rejected=[Rejected(0, Refusal("naive_time", "/occurred_at", MARK), slug)],
     )
     world.key("read", slug)
+    note = {"at": NOW.isoformat(), "kind": "note", "text": MARK, "pipeline": "nightly"}
+    assert admin.post(f"/v1/clients/{slug}/annotations", note).status_code == 201
     return slug
+
+
+def ids(admin: Api, other: str) -> dict[str, str]:
+    """What `{id}` stands for in a path, by the path's end: something of the other client."""
+    (annotation,) = admin.get(f"/v1/clients/{other}/annotations").json()["items"]
+    run = str(run_id(other, "", "nightly", MARK))
+    (key,) = (key["id"] for key in admin.get("/v1/keys", limit=500).json()["items"] if key["client"] == other)
+    return {"/v1/runs/{id}": run, "/annotations/{id}": annotation["id"], "/v1/keys/{id}": key}
 
 
 def routes(world: World) -> list[tuple[str, str]]:
@@ -46,26 +56,39 @@ def routes(world: World) -> list[tuple[str, str]]:
         for method in sorted(route.methods or ())
         if document[route.path][method.lower()].get("security") != []
     ]
-    assert len(found) >= 14
+    assert len(found) >= 20
     return found
 
 
-BODIES: dict[str, Any] = {"PUT": {}, "POST": {"role": "read"}}
+NOTE = {"at": "2026-01-31T06:00:00Z", "kind": "note", "text": "x"}
+
+
+def body_for(method: str, path: str) -> Any:
+    """A body that the route would take from somebody who may."""
+    if method == "POST":
+        return NOTE if path.endswith("/annotations") else {"role": "read"}
+    return {} if method == "PUT" else None
+
+
+OF_OTHER = ("", "/pipelines/nightly", "/annotations")
 
 
 @pytest.mark.parametrize("role", ["read", "write", "admin", "ingest"])
 def test_no_route_shows_or_touches_a_foreign_row(world: World, admin: Api, slug: str, other: str, role: str) -> None:
     bound = world.caller(role, slug)
-    id_ = run_id(other, "", "nightly", MARK)
+    ids_of = ids(admin, other)
     foreign_key = world.key("read", other)
-    before = [admin.get(f"/v1/clients/{other}{path}").json() for path in ("", "/pipelines/nightly")]
+    before = [admin.get(f"/v1/clients/{other}{path}").json() for path in OF_OTHER]
 
     for method, path in routes(world):
+        (id_,) = [id_ for end, id_ in ids_of.items() if path.endswith(end)] or [""]
         address = path.format(client=other, pipeline="nightly", id=id_)
-        answer = bound.request(method, address, json=BODIES.get(method))
+        assert id_ or "{id}" not in path, path
+        answer = bound.request(method, address, json=body_for(method, path))
         if "{" in path:
             assert answer.status_code in (403, 404), (method, path)
         assert MARK not in answer.text.replace(address, "").replace(other, ""), (method, path)
+    id_ = ids_of["/v1/runs/{id}"]
     for path in ("/v1/runs", "/v1/rejects"):
         assert bound.get(path, client=other).status_code in (403, 404)
     for params in ({"tag": MARK}, {"owner": MARK}):
@@ -73,7 +96,7 @@ def test_no_route_shows_or_touches_a_foreign_row(world: World, admin: Api, slug:
         assert found.status_code == 403 or found.json()["items"] == []
     assert bound.get(f"/v1/runs/{id_}", client=other).status_code in (403, 404)
 
-    assert [admin.get(f"/v1/clients/{other}{path}").json() for path in ("", "/pipelines/nightly")] == before
+    assert [admin.get(f"/v1/clients/{other}{path}").json() for path in OF_OTHER] == before
     assert Api(world.client, foreign_key).get("/v1/clients").status_code == 200
 
 
@@ -85,6 +108,8 @@ def test_the_walk_would_notice_a_foreign_row(admin: Api, other: str) -> None:
         f"/v1/clients/{other}/pipelines/nightly/runs",
         f"/v1/runs/{id_}",
         f"/v1/rejects?client={other}",
+        f"/v1/clients/{other}/annotations",
+        "/v1/summary",
     ):
         assert MARK in admin.request("GET", path).text.replace(path, "").replace(other, "")
 
@@ -94,7 +119,7 @@ def test_a_foreign_client_looks_exactly_like_one_that_does_not_exist(world: Worl
     nobody = world.slug()
 
     def told(name: str, method: str, path: str) -> tuple[int, str]:
-        answer = bound.request(method, path.format(client=name), json=BODIES.get(method))
+        answer = bound.request(method, path.format(client=name), json=body_for(method, path))
         return answer.status_code, answer.json()["detail"].replace(name, "")
 
     for method in ("GET", "PUT", "DELETE"):

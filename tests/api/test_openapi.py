@@ -37,7 +37,7 @@ def operations(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def test_every_route_is_described_with_examples_and_its_problems(document: dict[str, Any]) -> None:
     found = operations(document)
-    assert len(found) >= 18
+    assert len(found) >= 25
     for name, operation in found:
         assert operation["summary"], name
         assert operation["description"], name
@@ -67,7 +67,7 @@ def test_every_example_is_what_its_schema_allows(document: dict[str, Any]) -> No
                     examples += 1
         for content in operation.get("requestBody", {}).get("content", {}).values():
             assert content["schema"].get("$ref"), name
-    for title in ("ClientChanges", "PipelineChanges", "KeyRequest"):
+    for title in ("ClientChanges", "PipelineChanges", "KeyRequest", "AnnotationRequest"):
         schema = document["components"]["schemas"][title]
         check(document, schema, schema["examples"][0])
         examples += 1
@@ -96,6 +96,9 @@ def test_real_answers_are_what_the_document_says(world: World, admin: Api, slug:
         event(slug, minutes=5, status=Status.FAILED, message="no"),
         rejected=[Rejected(0, Refusal("naive_time", "/occurred_at", "no offset"), slug)],
     )
+    note = {"at": "2026-01-31T06:00:00Z", "kind": "deploy", "text": "2.4.1", "pipeline": "nightly"}
+    annotation = admin.post(f"{base}/annotations", note).json()["id"]
+    hours = "from=2026-01-31T06:00:00Z&to=2026-01-31T08:00:00Z"
     asked = [
         ("GET", "/v1/clients", "/v1/clients", None),
         ("GET", "/v1/clients/{client}", base, None),
@@ -106,6 +109,17 @@ def test_real_answers_are_what_the_document_says(world: World, admin: Api, slug:
         ("GET", "/v1/clients/{client}/pipelines/{pipeline}/runs", f"{base}/pipelines/nightly/runs", None),
         ("GET", "/v1/runs", f"/v1/runs?client={slug}", None),
         ("GET", "/v1/runs/{id}", f"/v1/runs/{run_id(slug, '', 'nightly', 'r1')}", None),
+        ("GET", "/v1/summary", f"/v1/summary?{hours}", None),
+        ("GET", "/v1/clients/{client}/summary", f"{base}/summary?{hours}", None),
+        (
+            "GET",
+            "/v1/clients/{client}/pipelines/{pipeline}/summary",
+            f"{base}/pipelines/nightly/summary?{hours}&step=day",
+            None,
+        ),
+        ("POST", "/v1/clients/{client}/annotations", f"{base}/annotations", note),
+        ("GET", "/v1/clients/{client}/annotations", f"{base}/annotations", None),
+        ("GET", "/v1/clients/{client}/annotations/{id}", f"{base}/annotations/{annotation}", None),
         ("GET", "/v1/rejects", f"/v1/rejects?client={slug}", None),
         ("GET", "/v1/keys", "/v1/keys", None),
         ("POST", "/v1/keys", "/v1/keys", {"role": "read", "client": slug}),

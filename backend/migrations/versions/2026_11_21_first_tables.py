@@ -31,6 +31,7 @@ TABLES = (
 
 # Partitions are attached, not created in place: ATTACH lets inserts into the other months go on, CREATE ... PARTITION
 # OF and DROP shut out everybody. The advisory lock orders two callers; the second one finds the partition there.
+# Every partitioned table of the schema gets its month; append-only ones are known by their trigger.
 ENSURE_PARTITION = """
 create function pulsewatch.ensure_partition(month date) returns boolean
 language plpgsql
@@ -42,36 +43,53 @@ as $$
 declare
     first_day constant date := date_trunc('month', month)::date;
     next_first constant date := (date_trunc('month', month) + interval '1 month')::date;
-    name constant text := 'run_event_' || to_char(first_day, 'YYYY_MM');
+    parent record;
+    name text;
+    is_made boolean := false;
 begin
     if first_day < date '2000-01-01' or first_day > date '2255-01-01' then
         raise exception 'no partition for %: outside 2000 to 2255', first_day using errcode = '22008';
     end if;
-    if to_regclass('pulsewatch.' || name) is not null then
-        return false;
-    end if;
-    perform pg_advisory_xact_lock(hashtext('pulsewatch.partition'));
-    -- Not to_regclass: it would answer from this session's cache, which does not know yet what another one made.
-    if exists (select from pg_class where relname = name and relnamespace = 'pulsewatch'::regnamespace) then
-        return false;
-    end if;
-    execute format(
-        'create table pulsewatch.%I (like pulsewatch.run_event'
-        ' including comments including constraints including defaults including indexes)'
-        ' with (autovacuum_vacuum_insert_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02)',
-        name
-    );
-    -- The triggers for rows come with the table; those for statements do not.
-    execute format(
-        'create trigger run_event_no_truncate before truncate on pulsewatch.%I'
-        ' for each statement execute function pulsewatch.refuse_change()',
-        name
-    );
-    execute format(
-        'alter table pulsewatch.run_event attach partition pulsewatch.%I for values from (%L) to (%L)',
-        name, first_day::timestamptz, next_first::timestamptz
-    );
-    return true;
+    for parent in
+        select
+            class.relname as name,
+            exists (
+                select from pg_trigger
+                where tgrelid = class.oid and tgfoid = 'pulsewatch.refuse_change'::regproc
+            ) as is_append_only
+        from pg_class as class
+        where class.relnamespace = 'pulsewatch'::regnamespace and class.relkind = 'p'
+        order by class.relname
+    loop
+        name := parent.name || '_' || to_char(first_day, 'YYYY_MM');
+        continue when to_regclass('pulsewatch.' || name) is not null;
+        perform pg_advisory_xact_lock(hashtext('pulsewatch.partition'));
+        -- Not to_regclass: it would answer from this session's cache, which does not know yet what another one made.
+        continue when exists (
+            select from pg_class where relname = name and relnamespace = 'pulsewatch'::regnamespace
+        );
+        execute format(
+            'create table pulsewatch.%I (like pulsewatch.%I'
+            ' including comments including constraints including defaults including indexes)'
+            ' with (fillfactor = %s, autovacuum_vacuum_insert_scale_factor = 0.05,'
+            ' autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02)',
+            name, parent.name, case when parent.is_append_only then 100 else 70 end
+        );
+        -- The triggers for rows come with the table; those for statements do not.
+        if parent.is_append_only then
+            execute format(
+                'create trigger %I before truncate on pulsewatch.%I'
+                ' for each statement execute function pulsewatch.refuse_change()',
+                parent.name || '_no_truncate', name
+            );
+        end if;
+        execute format(
+            'alter table pulsewatch.%I attach partition pulsewatch.%I for values from (%L) to (%L)',
+            parent.name, name, first_day::timestamptz, next_first::timestamptz
+        );
+        is_made := true;
+    end loop;
+    return is_made;
 end
 $$
 """
@@ -79,21 +97,27 @@ $$
 # Dropping needs the owner of the table, which the role of the worker need not be. All ingestion waits behind it, so it
 # gives up soon: the next tick tries again.
 DROP_PARTITION = """
-create function pulsewatch.drop_partition(month date) returns boolean
+create function pulsewatch.drop_partition(parent text, month date) returns boolean
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '200ms'
 as $$
 declare
-    name constant text := 'run_event_' || to_char(month, 'YYYY_MM');
+    name constant text := parent || '_' || to_char(month, 'YYYY_MM');
 begin
     if coalesce(current_setting('pulsewatch.erasing', true), '') <> 'on' then
-        raise exception 'run_event is append-only' using errcode = '55000',
+        raise exception '% is append-only', parent using errcode = '55000',
             hint = 'Old months go by retention, a client by `pulsewatch purge`.';
     end if;
     perform pg_advisory_xact_lock(hashtext('pulsewatch.partition'));
-    if not exists (select from pg_class where relname = name and relnamespace = 'pulsewatch'::regnamespace) then
+    if not exists (
+        select from pg_inherits
+        join pg_class as class on class.oid = pg_inherits.inhrelid
+        join pg_class as whole on whole.oid = pg_inherits.inhparent
+        where class.relname = name and class.relnamespace = 'pulsewatch'::regnamespace
+            and whole.relname = parent and whole.relnamespace = 'pulsewatch'::regnamespace
+    ) then
         return false;
     end if;
     execute format('drop table pulsewatch.%I', name);
@@ -121,8 +145,8 @@ $$
 """
 
 FUNCTION_COMMENTS = {
-    "ensure_partition(date)": "Makes the partition of run_event for that month (UTC); true if it was missing.",
-    "drop_partition(date)": "Drops the partition of run_event of that month; for retention alone.",
+    "ensure_partition(date)": "Makes that month (UTC) of every partitioned table; true if one was missing.",
+    "drop_partition(text, date)": "Drops the partition of that table of that month; for retention alone.",
     "refuse_change()": "Trigger: append-only tables refuse changes unless pulsewatch.erasing is on in the transaction.",
 }
 
@@ -482,7 +506,7 @@ def create_analytics_object() -> None:
 
 
 def create_functions() -> None:
-    for statement in (ENSURE_PARTITION, DROP_PARTITION, REFUSE_CHANGE):
+    for statement in (REFUSE_CHANGE, ENSURE_PARTITION, DROP_PARTITION):
         op.execute(statement)
     for function, comment in FUNCTION_COMMENTS.items():
         op.execute(f"comment on function pulsewatch.{function} is '{comment}'")

@@ -9,7 +9,19 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from pulsewatch import __version__, telemetry
-from pulsewatch.api import clients, docs, errors, health, keys, openapi, pipelines, rejects, runs
+from pulsewatch.api import (
+    annotations,
+    clients,
+    docs,
+    errors,
+    health,
+    keys,
+    openapi,
+    pipelines,
+    rejects,
+    runs,
+    summaries,
+)
 from pulsewatch.auth import Keyring
 from pulsewatch.settings import Settings
 
@@ -24,11 +36,23 @@ TAGS = [
     {"name": "runs", "description": "Executions of pipelines, worked out from their events."},
     {"name": "clients", "description": "Whose work it is."},
     {"name": "pipelines", "description": "What runs again and again."},
+    {"name": "summaries", "description": "How many runs, how they ended, how long they took, over time."},
+    {"name": "annotations", "description": "Deploys and notes beside the runs."},
     {"name": "rejects", "description": "What was refused, and why."},
     {"name": "keys", "description": "Who may do what."},
     {"name": "health", "description": "For machines."},
 ]
-ROUTERS = (clients.router, pipelines.router, runs.router, rejects.router, keys.router, health.router, docs.router)
+ROUTERS = (
+    clients.router,
+    pipelines.router,
+    runs.router,
+    summaries.router,
+    annotations.router,
+    rejects.router,
+    keys.router,
+    health.router,
+    docs.router,
+)
 
 
 def create_app(settings: Settings, engine: Engine, keyring: Keyring) -> FastAPI:

@@ -1,5 +1,6 @@
 """What machines ask: is the process alive, can it serve, what do its numbers say."""
 
+from math import nan
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -7,11 +8,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from pulsewatch import rollups
 from pulsewatch.api import schemas
 from pulsewatch.api.answers import answer
 from pulsewatch.api.deps import Database, check_query
 from pulsewatch.api.openapi import OPEN, problems
 from pulsewatch.migrate import is_migrated
+from pulsewatch.telemetry import ROLLUP_LAG_SECONDS, ROLLUP_MARKS
 
 
 async def _checked(request: Request) -> None:
@@ -24,6 +27,10 @@ router = APIRouter(tags=["health"], dependencies=[Depends(_checked)])
 HEARTBEAT_MAX_AGE_S = 60
 
 _HEARTBEAT = text("select extract(epoch from now() - max(beat_at))::float8 from pulsewatch.worker_heartbeat")
+
+
+# A scrape waits for ten seconds by default; the other numbers matter most when the database is slow.
+_LAG_TIMEOUT = text("set local statement_timeout = '2s'")
 
 
 # HEAD is what some load balancers ask with; the document leaves it to GET.
@@ -94,6 +101,22 @@ def _worker(engine: Engine) -> dict[str, Any]:
     openapi_extra=OPEN,
     summary="Numbers for Prometheus",
 )
-def metrics() -> Response:
-    """Requests, ingestion and connections of this process. No number carries a client's name."""
+def metrics(engine: Database) -> Response:
+    """Requests, ingestion and connections of this process, and how far the rollups are behind.
+
+    No number carries a client's name.
+    """
+    marks, lag_s = _rollup_lag(engine)
+    ROLLUP_MARKS.set(marks)
+    ROLLUP_LAG_SECONDS.set(lag_s)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _rollup_lag(engine: Engine) -> tuple[float, float]:
+    """Marks that wait and the age of the oldest in seconds; the other numbers are told without a database too."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(_LAG_TIMEOUT)
+            return rollups.lag(connection)
+    except SQLAlchemyError:
+        return nan, nan

@@ -26,7 +26,7 @@ SECURITY_SCHEME = {
 }
 OPEN: Document = {"security": []}  # openapi_extra of a route that needs no key
 
-BODIES = (schemas.ClientChanges, schemas.PipelineChanges, schemas.KeyRequest)
+BODIES = (schemas.ClientChanges, schemas.PipelineChanges, schemas.KeyRequest, schemas.AnnotationRequest)
 
 # Per status: the code, what it means, and an example of its detail.
 MEANINGS: dict[int, tuple[str, str, str]] = {

@@ -13,6 +13,7 @@ from pulsewatch.schedules import MAX_SCHEDULE_LENGTH
 
 RunStatus = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped", "timed_out"]
 Flag = Literal["finish_before_start", "external_id_reused", "assumed_utc", "scheduled_at_ignored"]
+AnnotationKind = Literal["deploy", "note"]
 EventFlag = Literal["assumed_utc", "scheduled_at_ignored"]
 Slug = Annotated[str, Field(pattern=SLUG_PATTERN)]
 Item = TypeVar("Item")
@@ -201,6 +202,50 @@ class RunWithEvents(Run):
     )
 
 
+class AnnotationRequest(BaseModel):
+    """A deploy or note to be written down."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "at": "2026-01-31T06:00:00Z",
+                    "kind": "deploy",
+                    "text": "loader 2.4.1",
+                    "pipeline": "nightly",
+                    "url": "https://git.example.com/loader/releases/2.4.1",
+                }
+            ]
+        },
+    )
+
+    at: datetime = Field(
+        description="When it happened, or began: RFC 3339 with an offset, from 2000 to 400 days ahead."
+    )
+    until_at: datetime | None = Field(None, description="When it ended, after `at`; leave it out for a moment.")
+    kind: AnnotationKind = Field(description="What it is.")
+    text: str = Field(min_length=1, max_length=2000, description="For people.")
+    pipeline: Slug | None = Field(None, description="The one pipeline it is about; null is all of the client.")
+    url: str | None = Field(None, max_length=2000, pattern=r"^https?://[^\s]+$", description="Where to look further.")
+
+
+class Annotation(Answer):
+    """A deploy or note that people want to see beside the runs."""
+
+    id: UUID = Field(description="For deleting it.")
+    client: str = Field(description="Slug of its client.", examples=["acme"])
+    pipeline: str | None = Field(description="The one pipeline it is about; null: all.", examples=["nightly"])
+    at: datetime = Field(description="When it happened, or began.")
+    until_at: datetime | None = Field(description="When it ended; null: a moment.", examples=[None])
+    kind: AnnotationKind = Field(description="What it is.", examples=["deploy"])
+    text: str = Field(description="For people.", examples=["loader 2.4.1"])
+    url: str | None = Field(
+        description="Where to look further.", examples=["https://git.example.com/loader/releases/2.4.1"]
+    )
+    created_at: datetime = Field(description="When it was written down.")
+
+
 class Reject(Answer):
     """An item that ingestion refused."""
 
@@ -280,6 +325,10 @@ class PipelinePage(Page[Pipeline]):
 
 
 class RunPage(Page[Run]):
+    """Part of the list."""
+
+
+class AnnotationPage(Page[Annotation]):
     """Part of the list."""
 
 

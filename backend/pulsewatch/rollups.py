@@ -1,0 +1,281 @@
+"""The numbers of hours and days, how pipelines are doing, and when they failed: worked out from runs and slots.
+
+Whoever changes a run or a slot leaves marks in `dirty`, in the same transaction. `refresh` takes marks and works out
+anew what they touch; nothing is ever added to a stored number. So it does no harm to do it twice, a late event changes
+the hour it belongs to, and a crash leaves either the marks or the numbers (docs/rollups.md).
+
+No mark is lost: marks are deleted in one statement and what they touch is read in later ones. A change that commits in
+between is read already, and its marks are still there for the next time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row
+
+from pulsewatch.rollup_sql import (
+    CELLS_SQL,
+    DELETE_SQL,
+    HOUR_SQL,
+    PIPELINE_HOUR,
+    SUM_SQL,
+    SUMMED,
+    TAKE_SQL,
+    Level,
+    stored_sql,
+)
+from pulsewatch.rollup_state_sql import (
+    DELETE_SPANS_SQL,
+    DELETE_STATES_SQL,
+    SPAN_KEY,
+    SPAN_SQL,
+    STATE_KEY,
+    STATE_SQL,
+)
+from pulsewatch.settings import Settings
+
+HOUR = timedelta(hours=1)
+# Producers' clocks may be ahead by minutes; what lies further ahead is no hour that anything happened in.
+AHEAD = timedelta(days=1)
+CHUNK_MARKS = 20_000
+CHUNK_CELLS = 5_000
+# A tick comes to an end under any load; the next one goes on.
+CHUNKS_PER_TICK = 20
+
+IS_MINE = "select pg_try_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
+WAIT_FOR_TURN = "select pg_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
+# Every statement is planned for the keys at hand. Compiling them would take longer than running them, and no table is
+# to be read as a whole, however few rows it has by the planner's last count.
+PLANNING = "set local plan_cache_mode = force_custom_plan; set local jit = off; set local enable_seqscan = off"
+MISSING_MONTHS = """
+select month
+from unnest(%(months)s::date[]) as month
+where to_regclass('pulsewatch.pipeline_hour_' || to_char(month, 'YYYY_MM')) is null
+"""
+LAG = """
+select count(*) as mark_count, coalesce(greatest(extract(epoch from now() - min(marked_at)), 0), 0)::float8 as lag_s
+from pulsewatch.dirty
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An hour of a pipeline; its runs that have changed have their first_at within these (None: none has)."""
+
+    client_id: int
+    pipeline_id: int
+    hour_at: datetime
+    from_at: datetime | None
+    until_at: datetime | None
+
+
+Key = tuple[Any, ...]
+
+
+def refresh(engine: Engine, settings: Settings, as_of: datetime, *, chunk: int = CHUNK_MARKS) -> int:
+    """Work out what marks touch; returns how many marks are done with. Does nothing while another one does it."""
+    done = 0
+    for _ in range(CHUNKS_PER_TICK):
+        with engine.begin() as connection:
+            taken = refresh_chunk(connection, settings, as_of, limit=chunk)
+        done += taken
+        if taken < chunk:
+            break
+    return done
+
+
+def refresh_chunk(connection: Connection, settings: Settings, as_of: datetime, *, limit: int = CHUNK_MARKS) -> int:
+    """Take so many marks at most and work out what they touch, within the caller's transaction; returns how many."""
+    if not connection.exec_driver_sql(IS_MINE).scalar_one():
+        return 0
+    connection.exec_driver_sql(PLANNING)
+    rows = connection.exec_driver_sql(TAKE_SQL, {"limit": limit}).all()
+    if rows:
+        _work_out(connection, map(_cell, rows), frozen_before(settings, as_of), as_of)
+    return sum(row.mark_count for row in rows)
+
+
+def frozen_before(settings: Settings, as_of: datetime) -> datetime:
+    """The time before which hours keep their numbers: the runs they were worked out from may be gone."""
+    kept_since = (as_of - timedelta(days=settings.keep_runs_days)).astimezone(UTC)
+    hour_at = kept_since.replace(minute=0, second=0, microsecond=0)
+    return hour_at if hour_at == kept_since else hour_at + HOUR
+
+
+def lag(connection: Connection) -> tuple[int, float]:
+    """How many marks wait, and for how many seconds the oldest one has; zeros where there is none."""
+    mark_count, lag_s = connection.exec_driver_sql(LAG).one()
+    return mark_count, lag_s
+
+
+def rebuild(
+    engine: Engine,
+    settings: Settings,
+    from_at: datetime | None,
+    until_at: datetime | None,
+    on_progress: Callable[[float, int], None],
+    *,
+    as_of: datetime | None = None,
+) -> int:
+    """Work out everything in a window anew, whether it is marked or not; returns how many hours of pipelines.
+
+    None: from the first hour that is not frozen; to the last one. It goes client by client, beside a running worker,
+    and may be interrupted and repeated. `on_progress` is told after each chunk how many clients are done, in
+    fractions, and how many there are.
+    """
+    as_of = as_of or datetime.now(UTC)
+    from_at = max(from_at or datetime.min.replace(tzinfo=UTC), frozen_before(settings, as_of))
+    window = {"from_at": from_at, "until_at": min(until_at or as_of + AHEAD, as_of + AHEAD)}
+    with engine.connect() as connection:
+        client_ids = connection.exec_driver_sql("select id from pulsewatch.client order by id").scalars().all()
+    count = 0
+    for done, client_id in enumerate(client_ids):
+        began_at = None
+        pipelines: set[Key] = set()
+        for cells in _days(engine, {"client_id": client_id} | window):
+            began_at = began_at or cells[0].hour_at
+            with _turn(engine) as connection:
+                _work_out_numbers(connection, cells)
+            count += len(cells)
+            pipelines |= {(cell.client_id, cell.pipeline_id) for cell in cells}
+            part = (cells[-1].hour_at - began_at) / (window["until_at"] - began_at)
+            on_progress(done + part, len(client_ids))
+        _sum_stored(engine, {"client_id": client_id} | window, is_fleet=False)
+        # Spans and states once a pipeline, not once a chunk.
+        for some in _parts(sorted(pipelines)):
+            with _turn(engine) as connection:
+                _work_out_spans(connection, [(*pipeline, from_at, window["until_at"]) for pipeline in some])
+                _work_out_states(connection, some, as_of)
+        on_progress(done + 1, len(client_ids))
+    _sum_stored(engine, window, is_fleet=True)
+    return count
+
+
+@contextmanager
+def _turn(engine: Engine) -> Iterator[Connection]:
+    """A transaction that nobody else works out numbers beside."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(WAIT_FOR_TURN)
+        connection.exec_driver_sql(PLANNING)
+        yield connection
+
+
+def _days(engine: Engine, window: Mapping[str, Any]) -> Iterator[list[Cell]]:
+    """The hours of a client's pipelines in a window, in order of time, some days at a time or a large part of one.
+
+    A server's cursor holds them meanwhile.
+    """
+    cells: list[Cell] = []
+    with engine.connect().execution_options(stream_results=True) as connection:
+        for row in connection.exec_driver_sql(CELLS_SQL, window):
+            cell = _cell(row)
+            is_new_day = bool(cells) and cells[-1].hour_at.date() != cell.hour_at.date()
+            if len(cells) >= (CHUNK_CELLS if is_new_day else CHUNK_MARKS):
+                yield cells
+                cells = []
+            cells.append(cell)
+    if cells:
+        yield cells
+
+
+def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    for start in range(0, len(keys), CHUNK_CELLS):
+        yield keys[start : start + CHUNK_CELLS]
+
+
+def _sum_stored(engine: Engine, window: Mapping[str, Any], *, is_fleet: bool) -> None:
+    """Sum up again what is stored of a client or of the fleet, also where no pipeline has anything."""
+    for level in SUMMED:
+        if ("client_id" not in level.key) is is_fleet:
+            with engine.connect() as connection:
+                keys = [tuple(row) for row in connection.exec_driver_sql(stored_sql(level), window)]
+            for some in _parts(keys):
+                with _turn(engine) as connection:
+                    _sum(connection, level, some)
+
+
+def _cell(row: Row[Any]) -> Cell:
+    return Cell(row.client_id, row.pipeline_id, row.hour_at, row.from_at, row.until_at)
+
+
+def _work_out(connection: Connection, cells: Iterable[Cell], frozen: datetime, as_of: datetime) -> None:
+    """Work out what marks touch. Hours before `frozen` stay as they are."""
+    cells = sorted(cells, key=lambda cell: (cell.client_id, cell.pipeline_id, cell.hour_at))
+    live = [cell for cell in cells if frozen <= cell.hour_at < as_of + AHEAD]
+    if live:
+        # Spans are worked out after the hours: where runs were that have moved since is known from these.
+        found_until = _work_out_numbers(connection, live)
+        _work_out_spans(connection, _touched(live, found_until))
+    _work_out_states(connection, sorted({(cell.client_id, cell.pipeline_id) for cell in cells}), as_of)
+
+
+def _work_out_numbers(connection: Connection, cells: Sequence[Cell]) -> dict[Key, datetime]:
+    """Work out hours of pipelines and all that sums them up.
+
+    Returns for each the last first_at among the runs that it had or has.
+    """
+    _make_room(connection, cells)
+    key = PIPELINE_HOUR.key
+    values = [(cell.client_id, cell.pipeline_id, cell.hour_at, cell.from_at, cell.until_at) for cell in cells]
+    rows = connection.exec_driver_sql(HOUR_SQL, _arrays((*key, "from_at", "until_at"), values)).all()
+    gone = [row[: len(key)] for row in rows if row.is_gone]
+    _delete(connection, DELETE_SQL[PIPELINE_HOUR.table], key, gone)
+    for level in SUMMED:
+        _sum(connection, level, sorted({_key_of(level, cell) for cell in cells}))
+    return {row[: len(key)]: row.until_at for row in rows if row.until_at is not None}
+
+
+def _make_room(connection: Connection, cells: Sequence[Cell]) -> None:
+    """Make the months that are missing: a run that says it took a year began before any of those made ahead."""
+    months = sorted({cell.hour_at.date().replace(day=1) for cell in cells})
+    for month in connection.exec_driver_sql(MISSING_MONTHS, {"months": months}).scalars().all():
+        connection.exec_driver_sql("select pulsewatch.ensure_partition(%s)", (month,))
+
+
+def _key_of(level: Level, cell: Cell) -> Key:
+    times = {"hour_at": cell.hour_at, "day_utc": cell.hour_at.replace(hour=0)}
+    return tuple(times[name] if name in times else getattr(cell, name) for name in level.key)
+
+
+def _sum(connection: Connection, level: Level, keys: Sequence[Key]) -> None:
+    gone = connection.exec_driver_sql(SUM_SQL[level.table], _arrays(level.key, keys)).all()
+    _delete(connection, DELETE_SQL[level.table], level.key, gone)
+
+
+def _touched(cells: Sequence[Cell], found_until: Mapping[Key, datetime]) -> list[Key]:
+    """Pipelines whose runs have changed, and between which first_at.
+
+    A run's first_at only ever becomes earlier. So it is, and was, between the earliest one that a mark tells and the
+    latest one that its hours had before.
+    """
+    bounds: dict[tuple[int, int], tuple[datetime, datetime]] = {}
+    for cell in cells:
+        if cell.from_at is not None:
+            pipeline = (cell.client_id, cell.pipeline_id)
+            until_at = found_until[*pipeline, cell.hour_at]
+            earlier, later = bounds.get(pipeline, (cell.from_at, until_at))
+            bounds[pipeline] = (min(earlier, cell.from_at), max(later, until_at))
+    return [(*pipeline, *bound) for pipeline, bound in bounds.items()]
+
+
+def _work_out_spans(connection: Connection, touched: Sequence[Key]) -> None:
+    gone = connection.exec_driver_sql(SPAN_SQL, _arrays((*STATE_KEY, "from_at", "until_at"), touched)).all()
+    _delete(connection, DELETE_SPANS_SQL, SPAN_KEY, gone)
+
+
+def _work_out_states(connection: Connection, pipelines: Sequence[Key], as_of: datetime) -> None:
+    gone = connection.exec_driver_sql(STATE_SQL, {"as_of": as_of} | _arrays(STATE_KEY, pipelines)).all()
+    _delete(connection, DELETE_STATES_SQL, STATE_KEY, gone)
+
+
+def _arrays(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Rows as one array a column."""
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _delete(connection: Connection, statement: str, key: Sequence[str], gone: Sequence[Sequence[Any]]) -> None:
+    if gone:
+        connection.exec_driver_sql(statement, _arrays(key, sorted(map(tuple, gone))))

@@ -1,0 +1,183 @@
+-- One row per pipeline and change of its health in a window, and one at its start: what it was when the window began.
+-- Times are UTC. Read by state timelines. Health as in analytics.pipelines_now, but for running, which would hide the
+-- rest: failing comes from failing_span, late and missed from slot. A missed start counts from its deadline, one that
+-- came from when it came; a pipeline is unknown until a first run of it has ended.
+
+create or replace function analytics.state_series(
+    from_at timestamptz, to_at timestamptz, of_client text default null, of_pipeline text default null
+)
+returns table (
+    at timestamptz,
+    client text,
+    pipeline text,
+    state_code smallint,
+    state text,
+    client_id bigint,
+    pipeline_id bigint
+)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+declare
+    the_client bigint;
+    the_pipeline bigint;
+begin
+    if of_pipeline is not null and of_client is null then
+        raise exception 'a pipeline is named together with its client' using errcode = '22023';
+    end if;
+    if (from_at < to_at) is not true then
+        return;
+    end if;
+    if of_client is not null then
+        select client.id into the_client from pulsewatch.client where client.slug = of_client;
+        if the_client is null then
+            return;
+        end if;
+    end if;
+    if of_pipeline is not null then
+        select pipeline.id into the_pipeline from pulsewatch.pipeline
+        where pipeline.client_id = the_client and pipeline.slug = of_pipeline;
+        if the_pipeline is null then
+            return;
+        end if;
+    end if;
+    -- Planned anew for these values: a plan for any client and any window would read all slots.
+    return query execute
+        $query$
+        with chosen as (
+            select pipeline.client_id, pipeline.id as pipeline_id, client.slug as client, pipeline.slug as pipeline
+            from pulsewatch.pipeline
+            join pulsewatch.client on client.id = pipeline.client_id
+            where ($3 is null or pipeline.client_id = $3)
+                and (
+                    pipeline.id = $4
+                    or $4 is null and pipeline.archived_at is null and client.archived_at is null
+                )
+        ),
+
+        -- The expected start that had been judged last when the window began, then all later ones; each turns the
+        -- state when its run came, which may be a minute early, or when its deadline went by.
+        slot_turn as (
+            select
+                slot.client_id, slot.pipeline_id, slot.slot_at, slot.status,
+                coalesce(slot.started_at, slot.deadline_at) as at
+            from chosen
+            cross join lateral (
+                select max(latest.slot_at) as slot_at
+                from (
+                    select slot.slot_at
+                    from pulsewatch.slot
+                    where slot.client_id = chosen.client_id and slot.pipeline_id = chosen.pipeline_id
+                        and slot.slot_at <= $1 + interval '1 minute' and slot.status <> 'open'
+                        and coalesce(slot.started_at, slot.deadline_at) <= $1
+                    order by slot.slot_at desc
+                    limit 1
+                ) as latest
+            ) as judged
+            join pulsewatch.slot
+                on slot.client_id = chosen.client_id and slot.pipeline_id = chosen.pipeline_id
+                and slot.slot_at >= coalesce(judged.slot_at, '-infinity') and slot.slot_at < $2 + interval '1 minute'
+                and slot.status <> 'open'
+        ),
+
+        slot_order as (
+            select
+                client_id, pipeline_id, slot_at, status, at,
+                max(slot_at) over (
+                    partition by client_id, pipeline_id
+                    order by at, slot_at desc
+                    rows between unbounded preceding and 1 preceding
+                ) as latest_slot_at
+            from slot_turn
+        ),
+
+        span as (
+            select span.client_id, span.pipeline_id, span.began_at, span.ended_at
+            from chosen
+            join pulsewatch.failing_span as span
+                on span.client_id = chosen.client_id and span.pipeline_id = chosen.pipeline_id
+            where ($3 is null or span.client_id = $3)
+                and span.began_at < $2 and (span.ended_at is null or span.ended_at > $1)
+        ),
+
+        first_outcome as (
+            select chosen.client_id, chosen.pipeline_id, ended.at
+            from chosen
+            cross join lateral (
+                select run.finished_at as at
+                from pulsewatch.run
+                where run.client_id = chosen.client_id and run.pipeline_id = chosen.pipeline_id
+                    and run.status in ('succeeded', 'failed', 'timed_out')
+                order by run.first_at
+                limit 1
+            ) as ended
+        ),
+
+        change (client_id, pipeline_id, at, slot_status, failing, outcomes) as (
+            select client_id, pipeline_id, $1, null, 0, 0 from chosen
+            union all
+            -- One that is judged after a later one tells nothing about now.
+            select client_id, pipeline_id, greatest(at, $1), status, 0, 0
+            from slot_order
+            where latest_slot_at is null or slot_at > latest_slot_at
+            union all
+            select client_id, pipeline_id, greatest(began_at, $1), null, 1, 0 from span
+            union all
+            select client_id, pipeline_id, ended_at, null, -1, 0 from span where ended_at is not null
+            union all
+            select client_id, pipeline_id, greatest(at, $1), null, 0, 1 from first_outcome
+        ),
+
+        -- Changes of the same instant are peers: each of them sees the sum of all.
+        summed as (
+            select
+                client_id, pipeline_id, at, slot_status,
+                sum(failing) over so_far as failing,
+                sum(outcomes) over so_far as outcomes,
+                count(slot_status) over so_far as slot_number
+            from change
+            where at < $2
+            window so_far as (partition by client_id, pipeline_id order by at)
+        ),
+
+        filled as (
+            select
+                client_id, pipeline_id, at, failing, outcomes,
+                max(slot_status) over (partition by client_id, pipeline_id, slot_number) as slot_status
+            from summed
+        ),
+
+        told as (
+            select distinct
+                client_id, pipeline_id, at,
+                analytics.health(
+                    failing::integer, slot_status, 0, case when outcomes > 0 then 'succeeded' end
+                ) as state
+            from filled
+        ),
+
+        turn as (
+            select
+                client_id, pipeline_id, at, state,
+                lag(state) over (partition by client_id, pipeline_id order by at) as previous_state
+            from told
+        )
+
+        select
+            turn.at, chosen.client, chosen.pipeline, analytics.health_code(turn.state), turn.state,
+            turn.client_id, turn.pipeline_id
+        from turn
+        join chosen on chosen.client_id = turn.client_id and chosen.pipeline_id = turn.pipeline_id
+        where turn.state is distinct from turn.previous_state
+        order by turn.at, chosen.client, chosen.pipeline
+        $query$
+        using from_at, to_at, the_client, the_pipeline;
+end
+$$;
+
+comment on function analytics.state_series(timestamptz, timestamptz, text, text) is
+'One row per pipeline and change of its health from from_at up to to_at, in order of time, and one at from_at itself:
+the health it had by then. Of one pipeline of a client, of the client (of_pipeline null) or of all (both null); archived
+pipelines only where named; no row if there is no such client or pipeline. Columns: at; client and pipeline, their slugs;
+state (ok, unknown, late, missed or failing); state_code, as health_code in analytics.pipelines_now; client_id;
+pipeline_id.';

@@ -1,0 +1,107 @@
+"""Filters on a client and on time reach the keys, also where a client is named by its slug."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from tests.analytics.rows import counted, read
+
+SERVED = [
+    ("runs", "first_at"),
+    ("run_metrics", "first_at"),
+    ("run_attempts", "first_at"),
+    ("run_events", "occurred_at"),
+    ("runs_hourly", "hour_at"),
+    ("runs_daily", "day_utc"),
+    ("client_hourly", "hour_at"),
+    ("client_daily", "day_utc"),
+    ("duration_hist_hourly", "hour_at"),
+    ("slots", "slot_at"),
+    ("failing_spans", "began_at"),
+    ("annotations", "at"),
+]
+WITHOUT_CLIENT = [("fleet_hourly", "hour_at"), ("fleet_daily", "day_utc"), ("ingest_5m", "bucket_at")]
+
+
+FILL = """
+    insert into pulsewatch.client (slug) select 'plan-' || number from generate_series(1, 40) as number;
+    insert into pulsewatch.pipeline (client_id, slug, name, identity_digest)
+    select client.id, 'p' || number, 'p' || number, gen_random_uuid()
+    from pulsewatch.client, generate_series(1, 3) as number;
+    insert into pulsewatch.client_hour
+    select (counted).*
+    from (
+        select jsonb_populate_record(null::pulsewatch.client_hour, cast(:numbers as jsonb) || jsonb_build_object(
+            'client_id', client.id, 'hour_at', timestamptz '2026-11-21 00:00+00' - number * interval '1 hour'
+        )) as counted
+        from pulsewatch.client, generate_series(1, 500) as number
+    ) as made;
+    insert into pulsewatch.failing_span (
+        client_id, pipeline_id, run_id, first_at, began_at, last_first_at, ended_at, failure_count
+    )
+    select client_id, id, gen_random_uuid(), began.at, began.at, began.at, null, 1
+    from pulsewatch.pipeline, generate_series(1, 300) as number,
+    lateral (select timestamptz '2026-11-21 00:00+00' - number * interval '2 hours' as at) as began;
+    analyze pulsewatch.client, pulsewatch.pipeline, pulsewatch.client_hour, pulsewatch.failing_span
+"""
+
+
+@pytest.fixture(scope="module")
+def connection(engine: Engine) -> Iterator[Connection]:
+    """Some history, where an empty table would be searched in any way; undone after the last test."""
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        numbers = json.dumps(counted({20: 1}))
+        for statement in FILL.split(";\n"):
+            connection.execute(text(statement), {"numbers": numbers} if ":numbers" in statement else {})
+        yield connection
+        transaction.rollback()
+
+
+def conditions(connection: Connection, view: str, filters: str) -> list[str]:
+    """The conditions with which the view's indexes are searched."""
+    # Small tables are read whole, whatever index there is; what is asked is whether the filters get as far as one.
+    connection.execute(text("set local enable_seqscan = off"))
+    lines = read(connection, f"explain (costs off) select * from analytics.{view} where {filters}")
+    return [line for (line,) in lines if "Index Cond" in line]
+
+
+def window(time: str) -> str:
+    return f"{time} >= '2026-11-20' and {time} < '2026-11-21'"
+
+
+def names(condition: str) -> set[str]:
+    return set(re.findall(r"\(\"?(\w+)\"? [=<>]", condition))
+
+
+@pytest.mark.parametrize(("view", "time"), SERVED)
+@pytest.mark.parametrize("whose", ["client_id = 7", "client = 'plan-7'"])
+def test_a_window_of_a_client_is_searched_by_index(connection: Connection, view: str, time: str, whose: str) -> None:
+    found = [names(line) for line in conditions(connection, view, f"{whose} and {window(time)}")]
+    assert any({"client_id", time} <= columns for columns in found), found
+
+
+@pytest.mark.parametrize(("view", "time"), WITHOUT_CLIENT)
+def test_a_window_of_the_fleet_is_searched_by_index(connection: Connection, view: str, time: str) -> None:
+    found = [names(line) for line in conditions(connection, view, window(time))]
+    assert any(time in columns for columns in found), found
+
+
+def test_only_runs_with_a_retry_look_into_their_events(connection: Connection) -> None:
+    filters = f"client_id = 7 and {window('first_at')}"
+    lines = [
+        line
+        for (line,) in read(connection, f"explain (costs off) select * from analytics.run_attempts where {filters}")
+    ]
+    assert any("One-Time Filter: ((run.state_key >> 58) > 0)" in line for line in lines), lines
+
+
+def test_the_latest_rows_of_a_client_are_read_in_order(connection: Connection) -> None:
+    """By its number nothing is sorted: the first rows of the index are the answer."""
+    query = "select first_at, pipeline, status from analytics.runs where client_id = analytics.client_id('plan-7')"
+    lines = [line for (line,) in read(connection, f"explain (costs off) {query} order by first_at desc limit 100")]
+    assert any("run_client_first_at_idx" in line for line in lines), lines
+    assert not any("Sort" in line for line in lines), lines
