@@ -141,11 +141,18 @@ def test_a_retry_that_starts_the_run_anew_makes_its_slot_late(hourly: World) -> 
     assert hourly.slots(until=0) == [(0, "late", "a", 9)]
 
 
-@pytest.mark.parametrize("status", [Status.QUEUED, Status.SKIPPED, Status.CANCELLED, Status.INFO])
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.INFO])
 def test_a_run_that_never_started_has_no_slot(hourly: World, status: Status) -> None:
     hourly.put(run("a", 1, status))
     hourly.settle(6)
     assert hourly.slots(until=0) == [(0, "missed", None, None)]
+
+
+@pytest.mark.parametrize("status", [Status.SKIPPED, Status.CANCELLED])
+def test_a_run_that_was_skipped_or_cancelled_did_come(hourly: World, status: Status) -> None:
+    hourly.put(run("a", 1, status))
+    hourly.settle(6)
+    assert hourly.slots(until=0) == [(0, "on_time", "a", 1)]
 
 
 @pytest.mark.parametrize("status", [Status.SKIPPED, Status.CANCELLED])

@@ -3,8 +3,9 @@
 A slot's row is a pure function of the runs, the slots of its pipeline and the time, whatever the order in which runs
 came (docs/slots.md):
 
-1. A run claims one slot, once it has started: the one at its scheduled_at; where there is none, the last one before
-   its start, or the next one if it started no more than a minute (or half the way to it) early.
+1. A run claims one slot, once it is more than queued (one that was skipped on purpose did come): the one at its
+   scheduled_at; where there is none, the last one before its start, or the next one if it started no more than a
+   minute (or half the way to it) early.
 2. Of the runs that claim a slot, the one that started first has it, and makes it on time or late.
 3. A slot that nobody claims is open up to its deadline, and missed from then on.
 
@@ -64,7 +65,7 @@ order by slot.deadline_at
 limit %(limit)s
 """
 
-# When a run started, and what it was for. `offset 0` keeps what is inside a lateral step by step: each step is an
+# When a run came, and what it was for. `offset 0` keeps what is inside a lateral step by step: each step is an
 # index look-up within one partition, where a join planned as a whole might read the table.
 _RUN = """
     run.client_id,
@@ -73,9 +74,7 @@ _RUN = """
     run.first_at,
     coalesce(run.start_at, run.implied_start_at, run.first_at) as started_at,
     coalesce(run.winner_scheduled_at, run.opening_scheduled_at) as scheduled_at,
-    run.status <> 'queued' and (
-        run.status not in ('skipped', 'cancelled') or coalesce(run.start_at, run.implied_start_at) is not null
-    ) as has_started
+    run.status <> 'queued' as has_come
 """
 
 
@@ -126,7 +125,7 @@ def _claims(runs: str) -> str:
         order by choice
         limit 1
     ) as claimed
-    where run.has_started
+    where run.has_come
     """
 
 
@@ -152,7 +151,7 @@ searched as (
 
 seen as materialized (
     select distinct run.client_id, run.pipeline_id, run.run_id, run.first_at, run.started_at, run.scheduled_at,
-        run.has_started
+        run.has_come
     from searched
     cross join lateral (
         select {_RUN}
@@ -217,7 +216,7 @@ touched as materialized (
 -- left its mark long ago, but the slot remembers where to look for it.
 other as materialized (
     select distinct run.client_id, run.pipeline_id, run.run_id, run.first_at, run.started_at, run.scheduled_at,
-        run.has_started
+        run.has_come
     from touched
     cross join lateral (
         select {_RUN}
