@@ -25,8 +25,9 @@ from pulsewatch.settings import Settings
 from pulsewatch.slot_plans import HEARD_BEFORE, plan
 
 LOCK_SQL = "select pg_try_advisory_xact_lock(hashtext('pulsewatch.slot'))"
-# Compiling a statement, or planning it for keys unlike those at hand, would take longer than running it.
-PLANNING = "set local plan_cache_mode = force_custom_plan; set local jit = off"
+# Compiling a statement, or planning it for keys unlike those at hand, would take longer than running it. Empty months
+# are not to be scanned and sorted: then the last slot before a time is found by reading all that were before it.
+PLANNING = "set local plan_cache_mode = force_custom_plan; set local jit = off; set local enable_seqscan = off"
 
 # What one round takes at most.
 MARKS_PER_ROUND = 5000
