@@ -43,6 +43,8 @@ class Commands(click.Group):
         try:
             with _sigterm_as_exception():
                 return super().invoke(ctx)
+        except (KeyError, IndexError):
+            raise  # faults of ours, which want their trace, though they are a LookupError each
         except EXPECTED as error:
             raise click.ClickException(str(error)) from error
         except ValidationError as error:

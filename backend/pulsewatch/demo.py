@@ -13,12 +13,14 @@ from pathlib import Path
 
 import click
 import msgspec
+from rich.console import Console
 from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.engine import make_url
 
 from pulsewatch import auth, models
 from pulsewatch.db import ERASING, SCHEMA, make_engine, metadata
 from pulsewatch.demo_feeder import Feeder
+from pulsewatch.demo_fleet import await_numbers, summary, table
 from pulsewatch.demo_history import HISTORY_DAYS, History
 from pulsewatch.demo_load import WRITERS, Loader
 from pulsewatch.embedded import programs
@@ -73,6 +75,7 @@ def run(settings: Settings, *, fresh: bool) -> None:
                 _settle(engine)
                 memory.told_until = memory.anchor
                 memory.write(path)
+                await_numbers(engine, stack.turn, signals.is_over)
         if memory.told_until is None or signals.is_over():
             return
 
@@ -83,6 +86,8 @@ def run(settings: Settings, *, fresh: bool) -> None:
         # What is past its keep time by now cannot be told any more.
         told_until = max(memory.told_until, datetime.now(UTC) - timedelta(days=days))
         with Feeder(history, stack.url, memory.keys[auth.Role.INGEST], told_until, remember):
+            with contextlib.suppress(OSError):  # the api has just died, and is being brought back
+                Console().print(table(summary(stack.url, memory.keys[auth.Role.READ], datetime.now(UTC))))
             click.echo("\n".join(guide(stack, settings, memory.keys, datetime.now(UTC))))
             while not signals.is_over():
                 stack.turn()

@@ -14,19 +14,8 @@ from dataclasses import dataclass
 # the microsecond. The bound keeps a sum of absurd values within what a double can hold.
 _SUM = "sum(least(greatest(round({0}::numeric, 6), -1e290), 1e290)) filter (where {0} is not null)"
 
-COUNTS = (
-    "started_count",
-    "succeeded_count",
-    "failed_count",
-    "timed_out_count",
-    "cancelled_count",
-    "skipped_count",
-    "retried_count",
-    "on_time_count",
-    "late_count",
-    "missed_count",
-    "duration_count",
-)
+_ENDS = ("succeeded", "failed", "timed_out", "cancelled", "skipped")
+COUNTS = tuple(f"{name}_count" for name in ("started", *_ENDS, "retried", "on_time", "late", "missed", "duration"))
 SHARES = {"duration_p50_s": "0.5", "duration_p95_s": "0.95", "duration_p99_s": "0.99"}
 COUNTED = (
     *COUNTS,
@@ -72,6 +61,9 @@ SUMMED = (
     Level("fleet_hour", ("hour_at",), "client_hour"),
     Level("fleet_day", ("day_utc",), "fleet_hour"),
 )
+# Every statement is planned for the keys at hand. Compiling them would take longer than running them, and no table is
+# to be read as a whole, however few rows it has by the planner's last count.
+PLANNING = "set local plan_cache_mode = force_custom_plan; set local jit = off; set local enable_seqscan = off"
 
 # The marks may come from any page; the oldest lie first. Marks of pipelines with slots are handed on to these.
 TAKE_SQL = """
@@ -85,8 +77,12 @@ handed_on as (
     insert into pulsewatch.slot_mark (client_id, pipeline_id, hour_at, first_at)
     select distinct taken.client_id, taken.pipeline_id, taken.hour_at, taken.first_at
     from taken
-    inner join pulsewatch.slot_plan
-        on taken.client_id = slot_plan.client_id and taken.pipeline_id = slot_plan.pipeline_id
+    cross join lateral (
+        select
+        from pulsewatch.slot_plan as plan
+        where plan.client_id = taken.client_id and plan.pipeline_id = taken.pipeline_id
+        offset 0
+    ) as plan
     where taken.first_at is not null
 )
 
@@ -173,7 +169,7 @@ _TOTALS_OF_RUNS = f"""
             pulsewatch.duration_bucket(duration_s) as bucket,
             count(*) filter (where is_started) as started_count,
             count(*) filter (where is_started and finished_at is null) as open_count,
-            {", ".join(map(_ended, ("succeeded", "failed", "timed_out", "cancelled", "skipped")))},
+            {", ".join(map(_ended, _ENDS))},
             count(*) filter (where is_retried) as retried_count,
             count(duration_s) as duration_count,
             {_SUM.format("duration_s")} as duration_sum_s,
@@ -292,12 +288,17 @@ left join compared as gone on {_match(PIPELINE_HOUR.key, "gone", "cell")} and go
 def sum_sql(level: Level) -> str:
     """The statement that works out rows of this level; returns the keys of those that are stored but empty."""
     assert level.source is not None, "the hours of pipelines come from runs"  # noqa: S101 - narrows the type
+    source = f"pulsewatch.{level.source} as part"
     time = "part.hour_at = wanted.hour_at"
-    if level.time == "day_utc":
+    if level.source == "client_day":
+        # Client by client: that is how they are found by their key.
+        source = "pulsewatch.client inner join pulsewatch.client_day as part on client.id = part.client_id"
+        time = "part.day_utc = wanted.day_utc"
+    elif level.time == "day_utc":
         # Not a day: what that is depends on the session's zone.
         time = "part.hour_at >= wanted.day_utc and part.hour_at < wanted.day_utc + interval '24 hours'"
     conditions = [*(f"part.{name} = wanted.{name}" for name in level.key[:-1]), time]
-    parts = f"from pulsewatch.{level.source} as part\n        where " + " and ".join(conditions)
+    parts = f"from {source}\n        where " + " and ".join(conditions)
     return f"""
 with wanted as (
     select * from {_arrays(level.key)} as wanted ({_columns(level.key)})

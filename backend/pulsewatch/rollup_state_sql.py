@@ -280,8 +280,12 @@ found as materialized (
         order by slot.slot_at desc
         limit 1
     ) as judged on true
-    left join pulsewatch.slot_plan as plan
-        on touched.client_id = plan.client_id and touched.pipeline_id = plan.pipeline_id
+    left join lateral (
+        select plan.start_grace_s
+        from pulsewatch.slot_plan as plan
+        where plan.client_id = touched.client_id and plan.pipeline_id = touched.pipeline_id
+        offset 0
+    ) as plan on true
     left join lateral (
         select slot.slot_at as next_slot_at
         from pulsewatch.slot
@@ -297,8 +301,12 @@ found as materialized (
 compared as materialized (
     select found.*
     from found
-    left join pulsewatch.pipeline_state as stored
-        on found.client_id = stored.client_id and found.pipeline_id = stored.pipeline_id
+    left join lateral (
+        select stored.client_id, {_all("stored")}
+        from pulsewatch.pipeline_state as stored
+        where stored.client_id = found.client_id and stored.pipeline_id = found.pipeline_id
+        offset 0
+    ) as stored on true
     where found.is_empty and stored.client_id is not null
         or not found.is_empty and ({_all("found")}) is distinct from ({_all("stored")})
 ),

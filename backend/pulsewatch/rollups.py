@@ -21,6 +21,7 @@ from pulsewatch.rollup_sql import (
     DELETE_SQL,
     HOUR_SQL,
     PIPELINE_HOUR,
+    PLANNING,
     SUM_SQL,
     SUMMED,
     TAKE_SQL,
@@ -47,9 +48,6 @@ CHUNKS_PER_TICK = 20
 
 IS_MINE = "select pg_try_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
 WAIT_FOR_TURN = "select pg_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
-# Every statement is planned for the keys at hand. Compiling them would take longer than running them, and no table is
-# to be read as a whole, however few rows it has by the planner's last count.
-PLANNING = "set local plan_cache_mode = force_custom_plan; set local jit = off; set local enable_seqscan = off"
 MISSING_MONTHS = """
 select month
 from unnest(%(months)s::date[]) as month

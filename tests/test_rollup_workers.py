@@ -1,0 +1,110 @@
+"""Several workers, killed at random, leave the rows of one; a busy one rests; how far it is behind is told."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import count
+
+import pytest
+from sqlalchemy import Engine
+
+from pulsewatch import rollups
+from pulsewatch.db import make_engine
+from pulsewatch.events import RunEvent, Status
+from pulsewatch.worker import Refresher
+from tests.rollup_steps import DAY, NOW, SETTINGS, assert_right, catch_up, ended, execute, put, rows
+from tests.running import Command
+
+
+@pytest.fixture
+def engine(database: str) -> Iterator[Engine]:
+    engine = make_engine(database, pool_size=5, application_name="tests")
+    yield engine
+    engine.dispose()
+
+
+LOAD_S = float(os.environ.get("PULSEWATCH_TEST_LOAD_S", "15"))
+
+
+@pytest.mark.slow
+def test_three_workers_that_are_killed_at_random_leave_the_rows_of_one(database: str, engine: Engine) -> None:
+    chance = random.Random(3)  # noqa: S311 - an order, not a secret
+    environment = {"PULSEWATCH_DATABASE_URL": database, "PULSEWATCH_LOG_FORMAT": "json"}
+    workers = [Command("worker", **environment) for _ in range(3)]
+    until = time.monotonic() + LOAD_S
+    kill_at = 0.0
+    kills = 0
+    sent: list[list[RunEvent]] = []
+    try:
+        while time.monotonic() < until:
+            sent.append([_any_event(chance) for _ in range(50)])
+            put(engine, *sent[-1], *chance.choice(sent))
+            victim = chance.randrange(3)
+            if time.monotonic() > kill_at and any("started" in line for line in workers[victim].err):
+                workers[victim].stop(signal.SIGKILL)
+                workers[victim] = Command("worker", **environment)
+                kill_at = time.monotonic() + chance.uniform(0.2, 1.5)
+                kills += 1
+    finally:
+        for worker in workers:
+            worker.stop()
+    assert kills > 0
+    assert rows(engine, "select count(*) from pulsewatch.pipeline_hour") > [(0,)], "the workers did nothing"
+    catch_up(engine)
+    assert_right(engine)
+
+
+numbers = count()
+
+
+def _any_event(chance: random.Random) -> RunEvent:
+    run = chance.randrange(2000)
+    return RunEvent(
+        event_id=f"e{next(numbers)}",
+        client=f"client-{run % 3}",
+        pipeline=f"pipeline-{run % 20}",
+        run=f"r{run}",
+        status=chance.choice([Status.RUNNING, Status.SUCCEEDED, Status.FAILED, Status.SKIPPED, Status.QUEUED]),
+        occurred_at=DAY + timedelta(minutes=run + chance.randrange(180)),
+        attempt=chance.choice([None, None, 0, 1, 2]),
+        duration_s=chance.choice([None, 1.5, 700.0]),
+    )
+
+
+def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert rollups.lag(connection) == (0, 0.0)
+    put(engine, ended("r1", 10), ended("r2", 80))
+    execute(
+        engine,
+        "update pulsewatch.dirty set marked_at = now() - interval '90 s'"
+        " where hour_at = (select min(hour_at) from pulsewatch.dirty)",
+    )
+    with engine.connect() as connection:
+        marks, lag_s = rollups.lag(connection)
+    assert marks == 2
+    assert 90 <= lag_s < 150
+    catch_up(engine)
+    with engine.connect() as connection:
+        assert rollups.lag(connection) == (0, 0.0)
+
+
+def test_a_tick_that_took_long_rests_for_as_long(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock[0])
+    began: list[float] = []
+
+    def refresh(*_: object) -> int:
+        began.append(clock[0])
+        clock[0] += 3
+        return 0
+
+    monkeypatch.setattr(rollups, "refresh", refresh)
+    tick = Refresher(engine, SETTINGS)
+    for now in (100.0, 104.0, 106.0, 108.0):
+        clock[0] = max(clock[0], now)
+        tick(NOW)
+    assert began == [100.0, 106.0]
