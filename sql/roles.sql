@@ -26,17 +26,23 @@ readable (table_name, client_column) as (
 ),
 
 -- What a session of a reader starts with. A value that somebody has changed stays.
-session_setting (setting, value) as (
+session_setting (setting, given) as (
     values
     ('statement_timeout', '60s'),
     ('idle_in_transaction_session_timeout', '60s'),
     ('default_transaction_read_only', 'on'),
     ('timezone', 'UTC'),
     ('search_path', 'analytics')
+    union all
+    -- How much of the disk a sort may fill. A session cannot change it, and who may not set it goes without.
+    select
+        'temp_file_limit' as setting,
+        '2GB' as given
+    where has_parameter_privilege('temp_file_limit', 'SET')
 ),
 
 -- Functions of the server that everybody may call: they leave things behind that no SELECT right covers. Large
--- objects fill the disk, and an advisory lock that a session holds stops ingestion.
+-- objects and messages in the log of changes fill the disk, and an advisory lock that a session holds stops ingestion.
 harmful as (
     select
         callee.oid,
@@ -46,7 +52,7 @@ harmful as (
     from pg_catalog.pg_proc as callee
     where
         callee.pronamespace = cast('pg_catalog' as regnamespace)
-        and callee.proname ~ '^(lo_.*|loread|lowrite|pg_(try_)?advisory_.*)$'
+        and callee.proname ~ '^(lo_.*|loread|lowrite|pg_logical_emit_message|pg_(try_)?advisory_.*)$'
 ),
 
 our_table as (
@@ -204,7 +210,7 @@ too_mighty as (
 
 missing_setting as (
     select
-        format('alter role %I set %s = %L', reader.role_name, session_setting.setting, session_setting.value)
+        format('alter role %I set %s = %L', reader.role_name, session_setting.setting, session_setting.given)
             as command
     from reader
     cross join session_setting
@@ -330,6 +336,15 @@ missing_lock_grant as (
     group by locker.role_name
 ),
 
+-- Temporary tables fill the disk too.
+public_temporary as (
+    select format('revoke temporary on database %I from public', base.datname) as command
+    from pg_catalog.pg_database as base
+    where
+        base.datname = current_database()
+        and has_database_privilege('public', base.oid, 'TEMPORARY')
+),
+
 public_harmful as (
     select
         format(
@@ -390,6 +405,11 @@ step as (
     union all
     select
         14 as place,
+        public_temporary.command
+    from public_temporary
+    union all
+    select
+        15 as place,
         public_harmful.command
     from public_harmful
 )

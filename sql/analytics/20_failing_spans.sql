@@ -16,7 +16,11 @@ select
     failing_span.began_at,
     failing_span.ended_at,
     failing_span.ended_at is null as is_open,
-    extract(epoch from failing_span.ended_at - failing_span.began_at)::double precision as duration_s,
+    case
+        when failing_span.ended_at is not null then extract(
+            epoch from greatest(failing_span.ended_at, failing_span.began_at) - failing_span.began_at
+        )::double precision
+    end as duration_s,
     failing_span.failure_count,
     failing_span.first_at,
     failing_span.last_first_at
@@ -41,7 +45,7 @@ comment on column analytics.failing_spans.began_at is 'When that run failed or t
 comment on column analytics.failing_spans.ended_at is 'When the next run succeeded; null while the pipeline fails.';
 comment on column analytics.failing_spans.is_open is 'The pipeline still fails.';
 comment on column analytics.failing_spans.duration_s is
-'ended_at less began_at; null while the pipeline fails. Seconds.';
+'ended_at less began_at; 0 where the next success had ended before; null while the pipeline fails. Seconds.';
 comment on column analytics.failing_spans.failure_count is
 'Runs that failed or timed out in it; cancelled and skipped ones are passed over.';
 comment on column analytics.failing_spans.first_at is 'first_at of its first failing run.';

@@ -15,12 +15,19 @@ select
     array_to_string(pipeline.tags, ', ') as tags,
     pipeline.schedule,
     coalesce(pipeline.timezone, 'UTC') as timezone,
+    -- Once its schedule is gone nothing is expected any more, and no next start would ever make up for a missed one.
     analytics.health(
-        state.consecutive_failures, state.last_slot_status, state.running_count, state.last_outcome
+        state.consecutive_failures,
+        case when pipeline.schedule is not null then state.last_slot_status end,
+        state.running_count,
+        state.last_outcome
     ) as health,
     analytics.health_code(
         analytics.health(
-            state.consecutive_failures, state.last_slot_status, state.running_count, state.last_outcome
+            state.consecutive_failures,
+            case when pipeline.schedule is not null then state.last_slot_status end,
+            state.running_count,
+            state.last_outcome
         )
     ) as health_code,
     coalesce(state.consecutive_failures, 0) > 0 as is_failing,
@@ -62,8 +69,8 @@ comment on column analytics.pipelines_now.schedule is
 'When it should run: five-field cron, an @ form or an interval; null: no schedule.';
 comment on column analytics.pipelines_now.timezone is 'IANA zone in which the schedule is read.';
 comment on column analytics.pipelines_now.health is
-'failing: its last outcome is a failure; else missed or late, as its last expected start; else running;
-else ok: its last outcome is a success; else unknown.';
+'failing: its last outcome is a failure; else missed or late, as its last expected start (while it has a schedule); else
+running; else ok: its last outcome is a success; else unknown.';
 comment on column analytics.pipelines_now.health_code is
 'The health as a number, the worse the greater: 0 ok, 1 running, 2 unknown, 3 late, 4 missed, 5 failing.';
 comment on column analytics.pipelines_now.is_failing is

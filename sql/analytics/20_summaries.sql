@@ -82,8 +82,11 @@ begin
     if level is null or level not in ('pipeline', 'client', 'fleet') then
         raise exception 'level must be pipeline, client or fleet' using errcode = '22023';
     end if;
-    if level = 'pipeline' and of_client is null then
+    if (level = 'pipeline' or of_pipeline is not null) and of_client is null then
         raise exception 'a pipeline is named together with its client' using errcode = '22023';
+    end if;
+    if level = 'fleet' and of_client is not null or level = 'client' and of_pipeline is not null then
+        raise exception 'level % is about more than what is named', level using errcode = '22023';
     end if;
     if (from_at < to_at) is not true then
         return;
@@ -135,11 +138,13 @@ begin
                 sum(duration_count) as duration_count,
                 sum(succeeded_count + failed_count + timed_out_count + cancelled_count + skipped_count)
                 as finished_count,
-                sum(round(duration_sum_s * 1e6)::bigint)::double precision / 1e6 as duration_sum_s,
+                -- As decimal numbers, and by way of text with all their digits: so a sum depends on no order of the
+                -- rows, and that of one row is what is stored.
+                sum(duration_sum_s::text::numeric)::double precision as duration_sum_s,
                 min(duration_min_s) as duration_min_s,
                 max(duration_max_s) as duration_max_s,
-                sum(rows_sum) as rows_sum,
-                sum(bytes_sum) as bytes_sum
+                sum(rows_sum::text::numeric)::double precision as rows_sum,
+                sum(bytes_sum::text::numeric)::double precision as bytes_sum
             from part
             group by subject_id
         ),

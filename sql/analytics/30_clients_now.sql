@@ -37,9 +37,12 @@ comment on column analytics.clients_now.client_id is 'Internal number of the cli
 comment on column analytics.clients_now.client is 'Slug of the client.';
 comment on column analytics.clients_now.client_title is 'Name of the client for people.';
 comment on column analytics.clients_now.pipeline_count is 'Its pipelines that are in use.';
-comment on column analytics.clients_now.failing_count is 'Pipelines whose latest outcome was a failure.';
-comment on column analytics.clients_now.missed_count is 'Pipelines whose latest expected start was missed.';
-comment on column analytics.clients_now.late_count is 'Pipelines whose latest expected start was met late.';
-comment on column analytics.clients_now.running_count is 'Runs that go on.';
-comment on column analytics.clients_now.last_run_at is 'When its latest run was first heard of; null: never.';
-comment on column analytics.clients_now.last_success_at is 'Latest finish of a run that succeeded; null: none.';
+comment on column analytics.clients_now.failing_count is 'Those whose health is failing.';
+comment on column analytics.clients_now.missed_count is 'Those whose health is missed.';
+comment on column analytics.clients_now.late_count is 'Those whose health is late.';
+comment on column analytics.clients_now.running_count is
+'Their runs that go on or are queued, among the last 64 of each.';
+comment on column analytics.clients_now.last_run_at is
+'first_at of the latest run of these pipelines; null: they have none.';
+comment on column analytics.clients_now.last_success_at is
+'Latest end of a run of these pipelines that succeeded; null: none.';

@@ -23,15 +23,17 @@ declare
     origin constant timestamptz := '2000-01-01 00:00:00+00';
     is_hourly constant boolean := to_at - from_at <= interval '14 days';
     width constant interval := case when is_hourly then interval '1 hour' else interval '24 hours' end;
-    level constant text := case
-        when pipeline is not null then 'pipeline'
-        when client is not null then 'client'
-        else 'fleet'
-    end;
     only_these text := '';
     the_client bigint;
     the_pipeline bigint;
 begin
+    if pipeline is not null and client is null then
+        raise exception 'a pipeline is named together with its client' using errcode = '22023';
+    end if;
+    -- Who sees one client alone sees no fleet: that client is all there is.
+    if client is null and not exists (select from pulsewatch.fleet_hour) then
+        select min(client.slug) into client from pulsewatch.client having count(*) = 1;
+    end if;
     if client is not null then
         select client.id into the_client from pulsewatch.client where client.slug = duration_heatmap.client;
         only_these := ' and client_id = $3';
@@ -60,7 +62,8 @@ begin
         group by rollup.%2$I
         order by rollup.%2$I
         $query$,
-        level || case when is_hourly then '_hour' else '_day' end,
+        case when pipeline is not null then 'pipeline' when client is not null then 'client' else 'fleet' end
+        || case when is_hourly then '_hour' else '_day' end,
         case when is_hourly then 'hour_at' else 'day_utc' end,
         only_these
     ) using date_bin(width, from_at, origin), to_at, the_client, the_pipeline;

@@ -12,6 +12,9 @@ declare
     the_client bigint;
     the_pipeline bigint;
 begin
+    if pipeline is not null and client is null then
+        raise exception 'a pipeline is named together with its client' using errcode = '22023';
+    end if;
     if client is not null then
         select client.id into the_client from pulsewatch.client where client.slug = error_classes.client;
         if the_client is null then
@@ -25,24 +28,40 @@ begin
             return;
         end if;
     end if;
-    return query
-    select
-        coalesce(run.error_class, run.status),
-        count(*),
-        sum(span.failure_count),
-        count(distinct (span.client_id, span.pipeline_id))
-    from pulsewatch.failing_span as span
-    inner join pulsewatch.run on span.client_id = run.client_id and span.run_id = run.id
-    where span.began_at >= error_classes.from_at
-        and span.began_at < error_classes.to_at
-        and (the_client is null or span.client_id = the_client)
-        and (the_pipeline is null or span.pipeline_id = the_pipeline)
-    group by coalesce(run.error_class, run.status)
-    order by count(*) desc, coalesce(run.error_class, run.status);
+    -- Planned anew for these values: a plan for any client would read the spans of all.
+    return query execute
+        $query$
+        with begun as (
+            select
+                -- The run of a span that has not ended yet may be past its keep time.
+                coalesce(run.error_class, run.status, 'unknown') as error_class,
+                span.client_id,
+                span.pipeline_id,
+                span.failure_count
+            from pulsewatch.failing_span as span
+            left join pulsewatch.run on span.client_id = run.client_id and span.run_id = run.id
+            where span.began_at >= $1
+                and span.began_at < $2
+                and ($3 is null or span.client_id = $3)
+                and ($4 is null or span.pipeline_id = $4)
+        ),
+
+        of_pipeline as (
+            select error_class, client_id, pipeline_id, count(*) as span_count, sum(failure_count) as failure_count
+            from begun
+            group by error_class, client_id, pipeline_id
+        )
+
+        select error_class, sum(span_count)::bigint, sum(failure_count)::bigint, count(*)
+        from of_pipeline
+        group by error_class
+        order by sum(span_count) desc, error_class
+        $query$
+        using from_at, to_at, the_client, the_pipeline;
 end
 $$;
 
 comment on function analytics.error_classes(timestamptz, timestamptz, text, text) is
-'One row per kind of failure (error_class, else the status), the most frequent first: span_count spans of failure that
-began with it in the window, failure_count runs that failed in these, pipeline_count pipelines. For this pipeline of
-this client, this client (pipeline null) or the fleet (both null).';
+'One row per kind of failure (error_class, else the status, unknown where the run is gone), the most frequent first:
+span_count spans of failure that began with it in the window, failure_count runs that failed in these, pipeline_count
+pipelines. For this pipeline of this client, this client (pipeline null) or the fleet (both null).';

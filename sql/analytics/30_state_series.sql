@@ -1,7 +1,7 @@
 -- One row per pipeline and change of its health in a window, and one at its start: what it was when the window began.
 -- Times are UTC. Read by state timelines. Health as in analytics.pipelines_now, but for running, which would hide the
 -- rest: failing comes from failing_span, late and missed from slot. A missed start counts from its deadline, one that
--- came from when it came; a pipeline is unknown until a first run of it has ended.
+-- came from when it came, and neither once the schedule is gone; a pipeline is unknown until a first run has ended.
 
 create or replace function analytics.state_series(
     from_at timestamptz, to_at timestamptz, of_client text default null, of_pipeline text default null
@@ -45,9 +45,17 @@ begin
     return query execute
         $query$
         with chosen as (
-            select pipeline.client_id, pipeline.id as pipeline_id, client.slug as client, pipeline.slug as pipeline
+            select
+                pipeline.client_id, pipeline.id as pipeline_id, client.slug as client, pipeline.slug as pipeline,
+                state.last_slot_at is not null as has_slots,
+                -- A schedule that was taken away: from then on no start is expected.
+                case
+                    when pipeline.schedule is null then to_timestamp((pipeline.said_at ->> 'schedule')::bigint / 1e6)
+                end as unscheduled_at
             from pulsewatch.pipeline
             join pulsewatch.client on client.id = pipeline.client_id
+            left join pulsewatch.pipeline_state as state
+                on state.client_id = pipeline.client_id and state.pipeline_id = pipeline.id
             where ($3 is null or pipeline.client_id = $3)
                 and (
                     pipeline.id = $4
@@ -56,33 +64,39 @@ begin
         ),
 
         -- The expected start that had been judged last when the window began, then all later ones; each turns the
-        -- state when its run came, which may be a minute early, or when its deadline went by.
-        slot_turn as (
-            select
-                slot.client_id, slot.pipeline_id, slot.slot_at, slot.status,
-                coalesce(slot.started_at, slot.deadline_at) as at
+        -- state when its run came, which may be a minute early, or when its deadline went by. Both look-ups are kept
+        -- to one pipeline at a time by `offset 0`: joined in any other way they read all slots there are.
+        judged as (
+            select chosen.client_id, chosen.pipeline_id, chosen.unscheduled_at, latest.slot_at
             from chosen
+            left join lateral (
+                select slot.slot_at
+                from pulsewatch.slot
+                where slot.client_id = chosen.client_id and slot.pipeline_id = chosen.pipeline_id
+                    and slot.slot_at <= $1 + interval '1 minute' and slot.status <> 'open'
+                    and coalesce(slot.started_at, slot.deadline_at) <= $1
+                order by slot.slot_at desc
+                limit 1
+            ) as latest on true
+            where chosen.has_slots and (chosen.unscheduled_at is null or chosen.unscheduled_at > $1)
+        ),
+
+        slot_turn as (
+            select judged.client_id, judged.pipeline_id, judged.unscheduled_at, later.slot_at, later.status, later.at
+            from judged
             cross join lateral (
-                select max(latest.slot_at) as slot_at
-                from (
-                    select slot.slot_at
-                    from pulsewatch.slot
-                    where slot.client_id = chosen.client_id and slot.pipeline_id = chosen.pipeline_id
-                        and slot.slot_at <= $1 + interval '1 minute' and slot.status <> 'open'
-                        and coalesce(slot.started_at, slot.deadline_at) <= $1
-                    order by slot.slot_at desc
-                    limit 1
-                ) as latest
-            ) as judged
-            join pulsewatch.slot
-                on slot.client_id = chosen.client_id and slot.pipeline_id = chosen.pipeline_id
-                and slot.slot_at >= coalesce(judged.slot_at, '-infinity') and slot.slot_at < $2 + interval '1 minute'
-                and slot.status <> 'open'
+                select slot.slot_at, slot.status, coalesce(slot.started_at, slot.deadline_at) as at
+                from pulsewatch.slot
+                where slot.client_id = judged.client_id and slot.pipeline_id = judged.pipeline_id
+                    and slot.slot_at >= coalesce(judged.slot_at, '-infinity')
+                    and slot.slot_at < $2 + interval '1 minute' and slot.status <> 'open'
+                offset 0
+            ) as later
         ),
 
         slot_order as (
             select
-                client_id, pipeline_id, slot_at, status, at,
+                client_id, pipeline_id, unscheduled_at, slot_at, status, at,
                 max(slot_at) over (
                     partition by client_id, pipeline_id
                     order by at, slot_at desc
@@ -91,13 +105,61 @@ begin
             from slot_turn
         ),
 
-        span as (
-            select span.client_id, span.pipeline_id, span.began_at, span.ended_at
+        -- One that is judged after a later one tells nothing about now. Most of the others say what the one before them
+        -- said: these go before anything else is done, or the timeline of a busy client would be all about them.
+        slot_change as (
+            select client_id, pipeline_id, status, at
+            from (
+                select
+                    client_id, pipeline_id, status, at,
+                    lag(status) over (partition by client_id, pipeline_id order by at, slot_at desc) as earlier_status
+                from slot_order
+                where (latest_slot_at is null or slot_at > latest_slot_at)
+                    and (unscheduled_at is null or at < unscheduled_at)
+            ) as valid
+            where earlier_status is distinct from status
+        ),
+
+        -- Spans that were open when the window began, then those that begin in it. Spans overlap only where runs do:
+        -- the last few of a pipeline hold all that can be open, and no long history is read for it.
+        open_span as (
+            select chosen.client_id, chosen.pipeline_id, earlier.began_at, earlier.ended_at
             from chosen
-            join pulsewatch.failing_span as span
-                on span.client_id = chosen.client_id and span.pipeline_id = chosen.pipeline_id
-            where ($3 is null or span.client_id = $3)
-                and span.began_at < $2 and (span.ended_at is null or span.ended_at > $1)
+            cross join lateral (
+                select span.began_at, span.ended_at
+                from pulsewatch.failing_span as span
+                where span.client_id = chosen.client_id and span.pipeline_id = chosen.pipeline_id
+                    and span.first_at < $1
+                order by span.first_at desc
+                limit 16
+            ) as earlier
+            where earlier.began_at < $1
+        ),
+
+        -- Materialized, so that the spans of a client are read once and not again for each of its pipelines.
+        new_span as materialized (
+            select owner.client_id, later.pipeline_id, later.began_at, later.ended_at
+            from (select distinct chosen.client_id from chosen) as owner
+            cross join lateral (
+                select span.pipeline_id, span.began_at, span.ended_at
+                from pulsewatch.failing_span as span
+                where span.client_id = owner.client_id and span.began_at >= $1 and span.began_at < $2
+                    and ($4 is null or span.pipeline_id = $4)
+                offset 0
+            ) as later
+        ),
+
+        -- A span that had ended before it began (the next success was the quicker run) was open at no time.
+        span as (
+            select client_id, pipeline_id, began_at, ended_at
+            from (
+                select client_id, pipeline_id, began_at, ended_at from open_span
+                union all
+                select new_span.client_id, new_span.pipeline_id, new_span.began_at, new_span.ended_at
+                from new_span
+                join chosen on chosen.client_id = new_span.client_id and chosen.pipeline_id = new_span.pipeline_id
+            ) as either
+            where ended_at is null or ended_at > greatest(began_at, $1)
         ),
 
         first_outcome as (
@@ -116,10 +178,9 @@ begin
         change (client_id, pipeline_id, at, slot_status, failing, outcomes) as (
             select client_id, pipeline_id, $1, null, 0, 0 from chosen
             union all
-            -- One that is judged after a later one tells nothing about now.
-            select client_id, pipeline_id, greatest(at, $1), status, 0, 0
-            from slot_order
-            where latest_slot_at is null or slot_at > latest_slot_at
+            select client_id, pipeline_id, greatest(at, $1), status, 0, 0 from slot_change
+            union all
+            select client_id, pipeline_id, unscheduled_at, 'none', 0, 0 from judged where unscheduled_at is not null
             union all
             select client_id, pipeline_id, greatest(began_at, $1), null, 1, 0 from span
             union all

@@ -1,9 +1,13 @@
 """pipelines_now, slots, failing_spans and state_series: rows given, rows expected."""
 
+import json
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
 
 from tests.analytics.conftest import Acme
 from tests.analytics.rows import at, client, insert, pipeline, read, record, run, uuid
@@ -12,11 +16,22 @@ MINUTE = timedelta(minutes=1)
 
 
 def put_state(acme: Acme, **values: Any) -> None:
+    acme.connection.execute(text("delete from pulsewatch.pipeline_state"))
     insert(acme.connection, "pipeline_state", **acme.keys, **{"consecutive_failures": 0, "running_count": 0, **values})
+
+
+def put_schedule(acme: Acme, schedule: str | None = "@hourly", said_at: datetime | None = None) -> None:
+    said = json.dumps({} if said_at is None else {"schedule": round(said_at.timestamp() * 1e6)})
+    acme.connection.execute(
+        text("update pulsewatch.pipeline set schedule = :schedule, said_at = cast(:said as jsonb) where id = :id"),
+        {"schedule": schedule, "said": said, "id": acme.pipeline_id},
+    )
 
 
 def put_slot(acme: Acme, hour: float, status: str, started_at: datetime | None = None) -> None:
     """An expected start that may be five minutes late."""
+    put_schedule(acme)
+    put_state(acme, last_slot_at=at(hour), last_slot_status=status)
     insert(
         acme.connection,
         "slot",
@@ -63,6 +78,7 @@ def put_span(acme: Acme, began: float, ended: float | None, number: int = 1) -> 
     ],
 )
 def test_health_is_the_worst_of_what_is_known(acme: Acme, state: dict[str, Any], health: str, code: int) -> None:
+    put_schedule(acme)
     put_state(acme, **state)
     query = "select health, health_code, is_failing from analytics.pipelines_now"
     assert read(acme.connection, query) == [(health, code, health == "failing")]
@@ -77,6 +93,21 @@ def test_a_pipeline_in_use_is_shown_before_anything_is_known_of_it(acme: Acme) -
         " from analytics.pipelines_now"
     )
     assert read(acme.connection, query) == [("acme", "nightly", "unknown", 2, False, 0, 0, None)]
+
+
+def test_a_missed_start_is_forgotten_once_the_schedule_is_gone(acme: Acme) -> None:
+    """No next start would ever make up for it."""
+    run(acme.connection, *acme.ids, 1, first_at=at(-40))
+    put_slot(acme, 1, "missed")
+    put_slot(acme, 2, "missed")
+    put_schedule(acme, None, said_at=at(2) + MINUTE)
+    put_state(acme, last_outcome="succeeded", last_slot_at=at(2), last_slot_status="missed")
+    query = "select health, last_slot_status from analytics.pipelines_now"
+    assert read(acme.connection, query) == [("ok", "missed")]
+    missed = (at(1) + 5 * MINUTE, "missed", 4)
+    assert states(acme, at(0), at(10)) == [(at(0), "ok", 0), missed, (at(2) + MINUTE, "ok", 0)]
+    assert states(acme, at(3), at(10)) == [(at(3), "ok", 0)]
+    assert states(acme, at(0), at(2)) == [(at(0), "ok", 0), missed]
 
 
 def test_pipelines_now_shows_its_state_beside_the_catalog(acme: Acme) -> None:
@@ -152,6 +183,11 @@ def test_failing_spans_tell_how_long_it_took_to_recover(acme: Acme) -> None:
     ]
 
 
+def test_a_span_that_a_quicker_success_had_ended_lasted_no_time(acme: Acme) -> None:
+    put_span(acme, 3, 2)
+    assert read(acme.connection, "select duration_s, is_open from analytics.failing_spans") == [(0.0, False)]
+
+
 # -- health over time ----------------------------------------------------------------------------------------
 
 
@@ -222,6 +258,83 @@ def test_a_span_that_ends_when_the_next_begins_is_one_state(acme: Acme) -> None:
     assert states(acme, at(0), at(10)) == [(at(0), "ok", 0), (at(1), "failing", 5), (at(3), "ok", 0)]
 
 
+def test_a_span_that_had_ended_before_it_began_hides_no_other(acme: Acme) -> None:
+    run(acme.connection, *acme.ids, 1, first_at=at(-40))
+    put_span(acme, 1, 5)
+    put_span(acme, 4, 2, number=2)
+    assert states(acme, at(0), at(10)) == [(at(0), "ok", 0), (at(1), "failing", 5), (at(5), "ok", 0)]
+    assert states(acme, at(3), at(10)) == [(at(3), "failing", 5), (at(5), "ok", 0)]
+
+
+def test_a_span_that_is_open_since_before_the_latest_one_still_counts(acme: Acme) -> None:
+    """Its success began before the latest failure, and took longer."""
+    run(acme.connection, *acme.ids, 1, first_at=at(-40))
+    put_span(acme, 1, 6)
+    put_span(acme, 2, 3, number=2)
+    assert states(acme, at(4), at(10)) == [(at(4), "failing", 5), (at(6), "ok", 0)]
+
+
+QUARTER = timedelta(minutes=15)
+SLOTS = st.dictionaries(
+    st.integers(-4, 8),
+    st.one_of(
+        st.just(("missed", None)),
+        st.just(("open", None)),
+        st.just(("on_time", 0)),
+        st.tuples(st.just("late"), st.integers(1, 20)),
+    ),
+    max_size=8,
+)
+SPANS = st.lists(st.tuples(st.integers(-20, 40), st.one_of(st.none(), st.integers(-20, 40))), max_size=4)
+
+
+@given(
+    slots=SLOTS,
+    spans=SPANS,
+    outcome=st.one_of(st.none(), st.integers(-20, 40)),
+    window=st.tuples(st.integers(-8, 20), st.integers(1, 30)),
+)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_a_series_says_at_any_time_what_had_become_known_by_then(
+    acme: Acme,
+    slots: dict[int, tuple[str, int | None]],
+    spans: list[tuple[int, int | None]],
+    outcome: int | None,
+    window: tuple[int, int],
+) -> None:
+    """Quarters of an hour from midnight; a slot an hour, and its run so many quarters later."""
+    known = {}
+    with acme.connection.begin_nested() as savepoint:
+        for hour, (status, quarters) in slots.items():
+            started_at = None if quarters is None else at(hour) + quarters * QUARTER
+            put_slot(acme, hour, status, started_at)
+            if status != "open":
+                known[at(hour)] = (started_at or at(hour) + 5 * MINUTE, status)
+        for number, (began, ended) in enumerate(spans):
+            put_span(acme, began / 4, None if ended is None else ended / 4, number)
+        if outcome is not None:
+            run(acme.connection, *acme.ids, 1, first_at=at(-40), finished_at=at(outcome / 4))
+        from_at, to_at = at() + window[0] * QUARTER, at() + sum(window) * QUARTER
+        shown = states(acme, from_at, to_at)
+        savepoint.rollback()
+
+    def state(now: datetime) -> str:
+        if any(at(began / 4) <= now and (ended is None or now < at(ended / 4)) for began, ended in spans):
+            return "failing"
+        judged = [(slot_at, status) for slot_at, (judged_at, status) in known.items() if judged_at <= now]
+        nothing = "ok" if outcome is not None and at(outcome / 4) <= now else "unknown"
+        return max(judged)[1] if judged and max(judged)[1] != "on_time" else nothing
+
+    expected = [(from_at, state(from_at))]
+    for step in range((to_at - from_at) // (5 * MINUTE)):
+        now = from_at + step * 5 * MINUTE
+        if state(now) != expected[-1][1]:
+            expected.append((now, state(now)))
+    assert [row[:2] for row in shown] == expected
+
+
 def test_the_series_of_a_client_and_of_all_leave_out_archived_pipelines(acme: Acme) -> None:
     pipeline(acme.connection, acme.client_id, "retired", archived_at=at(1))
     zeta = client(acme.connection, "zeta")
@@ -241,6 +354,6 @@ def test_the_last_state_of_a_series_is_the_health_of_now(acme: Acme) -> None:
     run(acme.connection, *acme.ids, 1, first_at=at(-40))
     put_slot(acme, 1, "missed")
     put_span(acme, 2, None)
-    put_state(acme, consecutive_failures=2, last_outcome="failed", last_slot_status="missed")
+    put_state(acme, consecutive_failures=2, last_outcome="failed", last_slot_at=at(1), last_slot_status="missed")
     ((now, code),) = read(acme.connection, "select health, health_code from analytics.pipelines_now")
     assert states(acme, at(0), at(10))[-1] == (at(2), now, code)

@@ -152,6 +152,22 @@ def test_a_summary_of_nothing_is_a_row_of_zeros(acme: Acme, whose: str) -> None:
     assert summary(acme, whose, at(1), at(3)) == NOTHING
 
 
+def test_sums_hold_whatever_was_reported_and_depend_on_no_order(acme: Acme, whose: str) -> None:
+    """Added as binary numbers, the rows would be 0.0 and the bytes 0.6000000000000001 or 0.6 by order."""
+    huge = {"rows_sum": 1e290, "bytes_sum": 0.1, "duration_sum_s": 1e16}
+    put(acme, at(1), {20: 1}, **huge)
+    put(acme, at(2), {20: 1}, **huge | {"rows_sum": 3.0, "bytes_sum": 0.2})
+    put(acme, at(3), {20: 1}, **huge | {"rows_sum": -1e290, "bytes_sum": 0.3})
+    found = summary(acme, whose, at(1), at(4))
+    assert (found["rows_sum"], found["bytes_sum"], found["duration_sum_s"]) == (3.0, 0.6, 3e16)
+
+
+def test_the_sum_of_one_hour_is_what_is_stored(acme: Acme, whose: str) -> None:
+    put(acme, at(1), {20: 1}, duration_sum_s=1234567890.123457, bytes_sum=12345678901234567.0)
+    found = summary(acme, whose, at(1), at(2))
+    assert (found["duration_sum_s"], found["bytes_sum"]) == (1234567890.123457, 12345678901234567.0)
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -167,6 +183,10 @@ def test_a_summary_of_nothing_is_a_row_of_zeros(acme: Acme, whose: str) -> None:
         "state_series(:from_at, :to_at, 'nobody')",
         "state_series(:from_at, :to_at, 'acme', 'nothing')",
         "summaries(:from_at, :to_at, 'pipeline', 'nobody')",
+        "runs_change(:from_at, :to_at, 'nobody')",
+        "runs_change(:to_at, :from_at, 'acme')",
+        "duration_heatmap(:from_at, :to_at, 'nobody')",
+        "error_classes(:from_at, :to_at, 'nobody')",
     ],
 )
 def test_what_does_not_exist_has_no_row(acme: Acme, call: str) -> None:
@@ -182,7 +202,13 @@ def test_what_does_not_exist_has_no_row(acme: Acme, call: str) -> None:
         ("state_series(now(), now(), null, 'nightly')", "a pipeline is named together with its client"),
         ("runs_series(now(), now(), step => 'week')", "step must be auto, hour or day"),
         ("runs_series('2000-01-01', '2026-01-01', step => 'hour')", "a series has at most 100000 rows"),
+        ("duration_heatmap(now(), now(), null, 'nightly')", "a pipeline is named together with its client"),
+        ("error_classes(now(), now(), null, 'nightly')", "a pipeline is named together with its client"),
+        ("runs_change(now(), now(), null, 'nightly')", "a pipeline is named together with its client"),
         ("summaries(now(), now(), 'galaxy')", "level must be pipeline, client or fleet"),
+        ("summaries(now(), now(), 'client', null, 'nightly')", "a pipeline is named together with its client"),
+        ("summaries(now(), now(), 'client', 'acme', 'nightly')", "level client is about more than what is named"),
+        ("summaries(now(), now(), 'fleet', 'acme')", "level fleet is about more than what is named"),
     ],
 )
 def test_a_call_that_makes_no_sense_says_why(acme: Acme, call: str, reason: str) -> None:
