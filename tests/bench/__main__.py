@@ -14,18 +14,20 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pulsewatch import rollups
 from pulsewatch.auth import Role
+from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres, programs
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
-from tests.bench import machine, report
-from tests.bench.history import Catalog, make_catalog, make_history
+from tests.bench import machine, panels, report
+from tests.bench.history import SPAN, Catalog, make_catalog, make_history, make_slots
 from tests.bench.measures import Bench, Place, Sizes
 from tests.bench.stream import Stream
 from tests.conftest import create_database
 from tests.serving import make_key, serve
 
-PARTS = ("batches", "storage", "singles", "reads")
+PARTS = ("batches", "storage", "singles", "reads", "panels")
 USUAL = Sizes(
     rounds=5,
     batches=60,
@@ -65,12 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         embedded = EmbeddedPostgres(settings)
         advance("PostgreSQL starts")
         server = stack.enter_context(embedded)
-        postmaster = embedded.pid()
-        if postmaster is None:
-            raise RuntimeError("PostgreSQL does not run")
         advance(f"history of {options.events} events in {options.runs} runs")
         full, catalog = _make_database(server, "full", settings, options.runs, options.events, until)
         empty, _ = _make_database(server, "empty", settings, 0, 0, until)
+        lines = [f"- {name}: {text}" for name, text in machine.describe(full)]
+        lines.append(f"- Command: `python -m tests.bench {' '.join(sys.argv[1:] if arguments is None else arguments)}`")
+        _print("\n".join(lines))
+        if "panels" in options.only:
+            # First of all, because it restarts the server.
+            _roll_up(full, settings, until, advance)
+            _print(report.panels(panels.measure(embedded, full, until, advance), are_cold=panels.can_empty_caches()))
+        postmaster = embedded.pid()
+        if postmaster is None:
+            raise RuntimeError("PostgreSQL does not run")
         loader = stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
         bench = Bench(
             full=stack.enter_context(_serving(full)),
@@ -84,9 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes=sizes,
             advance=advance,
         )
-        lines = [f"- {name}: {text}" for name, text in machine.describe(full)]
-        lines.append(f"- Command: `python -m tests.bench {' '.join(sys.argv[1:] if arguments is None else arguments)}`")
-        _print("\n".join(lines))
         _measure(bench, options)
 
 
@@ -128,7 +134,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 @contextlib.contextmanager
 def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[str], None]]:
     """A bar on standard error; each call of what it gives begins the next step."""
-    steps = {"batches": 3 * sizes.rounds, "storage": 2, "singles": 2 * sizes.rounds, "reads": 6}
+    steps = {
+        "batches": 3 * sizes.rounds,
+        "storage": 2,
+        "singles": 2 * sizes.rounds,
+        "reads": 6,
+        "panels": 2 + len(panels.QUERIES),
+    }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=SETUP_STEPS + sum(steps[part] for part in options.only), completed=-1)
@@ -144,6 +156,18 @@ def _make_database(
     catalog = make_catalog(dsn)
     make_history(dsn, catalog, runs=runs, events=events, until=until)
     return dsn, catalog
+
+
+def _roll_up(dsn: str, settings: Settings, until: datetime, advance: Callable[[str], None]) -> None:
+    """Give the history slots, and compute all that is derived from it."""
+    advance("slots")
+    make_slots(dsn)
+    advance("rollups")
+    engine = make_engine(dsn, pool_size=2, application_name="bench")
+    rollups.rebuild(engine, settings, until - SPAN, until + timedelta(hours=1), lambda _done, _total: None)
+    engine.dispose()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("vacuum (analyze)")
 
 
 @contextlib.contextmanager

@@ -75,8 +75,8 @@ _RUNS = """
         md5(i || 'end')::uuid as end_key,
         %(since)s::timestamptz + i * %(step)s::interval as start_at,
         %(since)s::timestamptz + i * %(step)s::interval + interval '30 seconds' as end_at,
-        case when i %% 20 = 19 then 'failed' else 'succeeded' end as status,
-        case when i %% 20 = 19 then 4 else 1 end as rank
+        case when hashint8(i) & 31 < 2 then 'failed' else 'succeeded' end as status,
+        case when hashint8(i) & 31 < 2 then 4 else 1 end as rank
     from generate_series(%(first)s::bigint, %(last)s::bigint - 1) as i
 """
 
@@ -143,6 +143,30 @@ def make_history(dsn: str, catalog: Catalog, *, runs: int, events: int, until: d
     for table in ("run", "run_event", "pipeline", "client"):
         _execute(dsn, f"vacuum (analyze) pulsewatch.{table}")
     _execute(dsn, "checkpoint")
+
+
+# Every eighth pipeline has a schedule: each of its runs has a slot, one in fifty met late, one in a hundred not at all.
+INSERT_SLOTS = """
+insert into pulsewatch.slot (client_id, pipeline_id, slot_at, deadline_at, status, run_id, started_at)
+select
+    run.client_id, run.pipeline_id, due.slot_at, due.slot_at + interval '300 seconds', due.status,
+    case when due.status <> 'missed' then run.id end, case when due.status <> 'missed' then run.start_at end
+from pulsewatch.run
+cross join lateral (select extract(epoch from run.start_at)::bigint % 100 as turn) as drawn
+cross join lateral (
+    select
+        case when drawn.turn < 2 then 'late' when drawn.turn = 2 then 'missed' else 'on_time' end as status,
+        run.start_at - case when drawn.turn < 2 then interval '600 seconds' else interval '5 seconds' end as slot_at
+) as due
+where hashint8(run.pipeline_id) & 7 = 0
+order by run.client_id, run.pipeline_id, due.slot_at
+on conflict do nothing
+"""
+
+
+def make_slots(dsn: str) -> None:
+    """Fill in slots for the runs of `make_history`."""
+    _execute(dsn, INSERT_SLOTS)
 
 
 def _insert(dsn: str, statement: str, arguments: dict[str, object]) -> None:

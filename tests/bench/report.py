@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tests.bench.measures import Side
+from tests.bench.panels import Timing
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -93,6 +94,18 @@ def reads(sides: dict[str, Side], users: int) -> str:
     met = "met" if sides["mixed"].latency_ms(95) < 500 else "missed"
     head = [f"{users} open connections", "requests/s", "p50 ms", "p95 ms", "p99 ms", "api us", "PostgreSQL us"]
     return table(head, rows) + f"\nTarget: p95 below 500 ms, aim 100 ({met}).\n"
+
+
+def panels(timings: Sequence[Timing], *, are_cold: bool) -> str:
+    rows = [
+        [timing.name, number(timing.rows), number(timing.warm_ms), number(timing.cold_ms)]
+        for timing in sorted(timings, key=lambda timing: -timing.warm_ms)
+    ]
+    slowest = max(timing.warm_ms for timing in timings), max(timing.cold_ms for timing in timings)
+    verdicts = ["met" if slowest[0] < 100 else "missed", "met" if slowest[1] < 250 else "missed"]
+    cold = "server restarted, files forgotten" if are_cold else "server restarted"
+    head = ["query", "rows", "warm ms", f"cold ms ({cold})"]
+    return table(head, rows) + f"\nTargets: below 100 ms warm ({verdicts[0]}), below 250 ms cold ({verdicts[1]}).\n"
 
 
 def _median(values: Sequence[float]) -> float:
