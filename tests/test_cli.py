@@ -237,6 +237,14 @@ def test_what_cannot_be_done_is_one_line(database: str, words: tuple[str, ...], 
     assert "Traceback" not in failed.output
 
 
+def test_a_fault_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forget(**_: object) -> None:
+        raise KeyError("unheard of")
+
+    monkeypatch.setattr(cli.commands["up"], "callback", forget)
+    assert isinstance(invoke("up").exception, KeyError)
+
+
 def test_a_database_that_lacks_its_tables_is_not_changed_unasked(empty_database: str) -> None:
     own = {"PULSEWATCH_DATABASE_URL": empty_database}
     failed = invoke("key", "list", **own)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from pulsewatch import erasure, ingest, resolve
 from pulsewatch.db import make_engine
@@ -83,12 +83,44 @@ def test_a_client_is_erased_from_every_table_that_names_it(engine: Engine, monke
     purged = purge(engine, "acme", lambda done, total: told.append((done, total)))
     assert (purged.events, purged.runs, purged.pipelines, purged.keys) == (5, 3, 1, 1)
     total = sum(others[table] for table in erasure.BATCHED)
-    assert total == 5 + 3 + 3 + 6 + 3 + 3 + 1
+    assert total == 5 + 3 + 3 + 6 + 3 + 3 + 1 + 1
     assert told[-1] == (total, total)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert rows_of(engine, acme) == {}
     assert rows_of(engine, beta) == others
     assert scalars(engine, "select count(*) from pulsewatch.ingest_reject") == [2]
+
+
+def test_the_numbers_of_the_fleet_are_those_of_the_clients_that_are_left(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "BATCH_ROWS", 2)
+    acme, beta = add_client(engine, "acme"), add_client(engine, "beta")
+    hours = [AS_OF + timedelta(hours=number) for number in range(5)]
+    # Of the first day the hours are past their keep time; its numbers are those of days alone.
+    days = [AS_OF.replace(hour=0) - timedelta(days=500), AS_OF.replace(hour=0)]
+    ours: dict[str, object] = {"succeeded_count": 2, "duration_count": 2, "duration_sum_s": 2.5, "duration_min_s": 1}
+    ours |= {"duration_max_s": 1.5, "duration_buckets": [0, 4], "duration_counts": [1, 1]}
+    whole: dict[str, object] = {"succeeded_count": 9, "duration_count": 9, "duration_sum_s": 99, "duration_min_s": 0.1}
+    whole |= {"duration_max_s": 60, "duration_buckets": [0, 4, 47], "duration_counts": [4, 3, 2]}
+    for table, time, times in (("hour", "hour_at", hours), ("day", "day_utc", days)):
+        for place, at in enumerate(times):
+            add_row(engine, f"client_{table}", client_id=acme, **{time: at}, failed_count=7)
+            if place > 0 or table == "day":
+                add_row(engine, f"client_{table}", client_id=beta, **{time: at}, **ours)
+            add_row(engine, f"fleet_{table}", **{time: at}, failed_count=7, **whole)
+    untouched = AS_OF - timedelta(days=1)
+    add_row(engine, "fleet_hour", hour_at=untouched, failed_count=1)
+
+    purge(engine, "acme")
+
+    for table, time, wanted in (("fleet_hour", "hour_at", hours[1:]), ("fleet_day", "day_utc", days)):
+        query = f"select {time}, failed_count, {', '.join(ours)} from pulsewatch.{table} where {time} <> :at order by 1"
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(text(query), {"at": untouched})]
+        assert rows == [(at, 0, *ours.values()) for at in wanted], table
+    # Hours that the client had no part in are left alone.
+    assert scalars(engine, "select failed_count from pulsewatch.fleet_hour where hour_at = :at", at=untouched) == [1]
 
 
 def test_a_client_that_never_was_cannot_be_erased(engine: Engine) -> None:

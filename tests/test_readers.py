@@ -160,6 +160,23 @@ def test_the_statistics_of_the_tables_tell_a_clients_reader_nothing(house: House
     assert rows(house.mine, seen) == [(0,)]
 
 
+# Words that are PulseWatch's own; all others are those of producers.
+OUR_WORDS = {"status", "last_run_status", "last_outcome", "last_slot_status", "kind", "source"}
+
+
+def test_the_server_keeps_no_statistics_of_the_words_of_producers(house: House) -> None:
+    """Estimates in plans come from the statistics of all rows: by asking on, words could be read from them."""
+    with psycopg.connect(house.owner, autocommit=True) as owner:
+        owner.execute("analyze")
+    query = (
+        "select distinct tablename::text, attname::text from pg_stats join pg_attribute as described using (attname)"
+        " where attrelid = format('%%I.%%I', schemaname, tablename)::regclass and atttypid = 'text'::regtype"
+        " and schemaname = 'pulsewatch'"
+    )
+    kept = rows(house.owner, query)
+    assert {column for table, column in kept if table not in WITHHELD} == OUR_WORDS
+
+
 # -- every object of the schema analytics --------------------------------------------------------------------
 
 

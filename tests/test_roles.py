@@ -93,6 +93,9 @@ REFUSED = {
     "make a large object": "select lo_create(0)",
     "fill a large object": "select lo_from_bytea(0, 'x')",
     "open a large object": "select lo_open(1, 131072)",
+    "write to the log of changes": "select pg_logical_emit_message(false, 'x', 'x')",
+    "make a temporary table": "create temporary table x (a int)",
+    "make a temporary function": "create function pg_temp.x() returns int language sql as 'select 1'",
     "hold up ingestion": "select pg_advisory_lock(hashtext('pulsewatch.ingest'))",
     "hold up ingestion for a transaction": "select pg_try_advisory_xact_lock(hashtext('pulsewatch.ingest'))",
     "lock a table": "begin; lock table pulsewatch.run in exclusive mode",
@@ -121,6 +124,53 @@ def test_a_clients_reader_that_switches_row_security_off_gets_an_error_instead_o
         connection.execute("set row_security = off")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
             connection.execute("select from pulsewatch.run")
+
+
+# Another client's rows: a hundred with the same words, in a month that was made after the tables.
+FOREIGN = """
+    insert into pulsewatch.client (slug) values ('globex');
+    select pulsewatch.ensure_partition('2031-05-01');
+    insert into pulsewatch.run_event (
+        client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, message
+    )
+    select
+        2, '2031-05-02T00:00:00Z', gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 2, 'info', 'secret words'
+    from generate_series(1, 100);
+    insert into pulsewatch.run (
+        client_id, id, pipeline_id, external_id, state_key, winner_key, status, message, opened_at, opening_key,
+        first_at, last_at
+    )
+    select
+        2, gen_random_uuid(), 2, 'secret words', 0, gen_random_uuid(), 'queued', 'secret words', now(),
+        gen_random_uuid(), now(), now()
+    from generate_series(1, 100);
+    analyze;
+"""
+
+
+@pytest.mark.parametrize("column", ["run.message", "run.external_id", "run_event.message"])
+def test_the_plans_of_a_clients_reader_tell_nothing_of_the_words_of_another(
+    fresh: str, prefix: str, column: str
+) -> None:
+    name, password = done(invoke(fresh, prefix, "create", "--client", "acme")).strip().split("\t")
+    address = make_url(fresh).set(username=name, password=password).render_as_string(hide_password=False)
+    run(fresh, FOREIGN)
+    table = column.split(".")[0]
+    told = []
+    for words in ("secret words", "other words.", "secret word", "zzzzzzzzzzzz"):
+        for sign in ("=", "<", ">="):
+            query = f"explain select from pulsewatch.{table} where {column} {sign} '{words}'"
+            told.append(str(rows(address, query)).replace(words, ""))
+    assert told[:3] == told[3:6] == told[6:9] == told[9:]
+
+
+def test_how_much_of_the_disk_a_reader_may_fill_is_bounded_by_what_it_cannot_change(reader: str) -> None:
+    assert rows(reader, "show temp_file_limit") == [("2GB",)]
+    with psycopg.connect(reader, autocommit=True) as connection:
+        connection.execute("set default_transaction_read_only = off")
+        for statement in (b"set temp_file_limit = -1", b"alter role current_user set temp_file_limit = -1"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
 
 
 def test_a_session_of_a_reader_is_bounded_reads_only_and_counts_in_utc(reader: str) -> None:
@@ -308,6 +358,19 @@ def test_only_readers_get_a_password(fresh: str, prefix: str, name: str) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"a\0b", "the password holds a NUL character"), (b"\xff", "{} is not to be read as text")]
+)
+def test_a_file_that_holds_no_password_is_refused(
+    fresh: str, prefix: str, tmp_path: Path, content: bytes, reason: str
+) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(content)
+    refused = invoke(fresh, prefix, "password", "grafana", "--password-file", file)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: {reason.format(file)}")
+
+
 def test_an_empty_password_is_refused(fresh: str, prefix: str, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     refused = invoke(fresh, prefix, "password", "grafana", "--password-file", tmp_path / "empty")
@@ -349,13 +412,26 @@ def test_the_reader_of_an_erased_client_sees_nothing_not_even_a_new_client_of_th
     done(invoke(fresh, prefix, "drop", name))
 
 
+def test_a_reader_that_gives_its_rights_away_sees_nothing_and_is_made_anew_once_its_role_is_dropped(
+    fresh: str, prefix: str
+) -> None:
+    name, password = done(invoke(fresh, prefix, "create", "--client", "acme")).strip().split("\t")
+    address = make_url(fresh).set(username=name, password=password).render_as_string(hide_password=False)
+    run(address, "set default_transaction_read_only = off", "drop owned by current_user")
+    assert rows(address, "select client from analytics.clients") == []
+    refused = invoke(fresh, prefix, "create", "--client", "acme").stderr
+    assert f'if no other one uses it, run "drop role {name}"' in refused
+    run(fresh, f"drop role {name}")
+    assert done(invoke(fresh, prefix, "create", "--client", "acme")).startswith(f"{name}\t")
+
+
 def test_the_reader_of_another_databases_client_is_never_let_in(fresh: str, prefix: str, database: str) -> None:
     done(invoke(fresh, prefix, "create", "--client", "acme"))
     assert migrate(database, Settings.model_validate({"role_prefix": prefix})) == []
     run(database, "insert into pulsewatch.client (slug) values ('globex')")
     refused = invoke(database, prefix, "create", "--client", "globex")
     assert refused.exit_code == 1
-    assert f"the server has a role {prefix}_client_1 that another database uses" in refused.stderr
+    assert f"the server has a role {prefix}_client_1 that is not of this database" in refused.stderr
     drop_database(fresh, make_url(database).database or "")
 
 

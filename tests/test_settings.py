@@ -63,6 +63,13 @@ def test_a_secret_file_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPa
         Settings()
 
 
+def test_a_secret_file_that_is_no_text_is_named_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xffsecret")
+    monkeypatch.setenv("PULSEWATCH_GRAFANA_PASSWORD_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ValidationError, match="PULSEWATCH_GRAFANA_PASSWORD_FILE names a file that cannot be read"):
+        Settings()
+
+
 @pytest.mark.parametrize("name", ADDRESSES)
 @pytest.mark.parametrize(
     "address", ["secret", "postgresql://u:secret@h:abc/d", "mysql://u:secret@h/d", "postgresql+psycopg2://u:secret@h/d"]

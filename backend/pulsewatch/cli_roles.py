@@ -10,7 +10,7 @@ import click
 from pulsewatch.cli_base import migrated, options, settings_with
 from pulsewatch.db import make_engine
 from pulsewatch.migrate import readers
-from pulsewatch.roles import Readers
+from pulsewatch.roles import Readers, RoleError
 from pulsewatch.settings import Settings
 
 password_file = click.option(
@@ -38,7 +38,11 @@ def _readers(data_dir: Path | None) -> Iterator[tuple[Readers, Settings]]:
 def _password(file: Path | None, setting: str | None = None) -> tuple[str, bool]:
     """The password, and whether it is a new one, which somebody has to be told."""
     if file is not None:
-        return file.read_text(encoding="utf-8").strip(), False
+        try:
+            return file.read_text(encoding="utf-8").strip(), False
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{file} is not to be read as text in UTF-8"
+            raise RoleError(msg) from error
     if setting is not None:
         return setting, False
     return secrets.token_urlsafe(32), True

@@ -7,16 +7,17 @@ from itertools import count
 from sqlalchemy import Connection, Engine, text
 
 from pulsewatch.db import ERASING
+from pulsewatch.rollup_sql import DELETE_SQL, PLANNING, Level, sum_sql
 
 BATCH_ROWS = 5_000
+# Where the numbers of all clients are worked out anew for each row that goes.
+SUMMED_BATCH_ROWS = 500
 # Ingestion holds this lock shared in each of its transactions, and reads whether a client is archived under it.
 INGEST_BARRIER = "select pg_advisory_xact_lock(hashtext('pulsewatch.ingest'))"
 # The slots and the rollups are written under these. They are asked for before the barrier: what judges slots may hold
 # the first while it waits for ingestion.
-WORKER_LOCKS = (
-    "select pg_advisory_xact_lock(hashtext('pulsewatch.slot'))",
-    "select pg_advisory_xact_lock(hashtext('pulsewatch.rollup'))",
-)
+ROLLUP_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
+WORKER_LOCKS = ("select pg_advisory_xact_lock(hashtext('pulsewatch.slot'))", ROLLUP_LOCK)
 
 # What there may be much of, with the column that orders a client's rows in an index: it goes in batches.
 BATCHED = {
@@ -26,8 +27,15 @@ BATCHED = {
     "pipeline_hour": "hour_at",
     "pipeline_day": "day_utc",
     "client_hour": "hour_at",
+    "client_day": "day_utc",
     "failing_span": "began_at",
 }
+# What the numbers of the fleet are summed up from. Its days come from days here: these are kept, hours go.
+FLEET = {
+    "client_hour": Level("fleet_hour", ("hour_at",), "client_hour"),
+    "client_day": Level("fleet_day", ("day_utc",), "client_day"),
+}
+FLEET_SUM_SQL = {source: sum_sql(level) for source, level in FLEET.items()}
 MARKS = (
     "delete from pulsewatch.dirty where client_id = :client_id",
     "delete from pulsewatch.slot_mark where client_id = :client_id",
@@ -37,7 +45,6 @@ THE_REST = (
     *MARKS,
     "delete from pulsewatch.slot_plan where client_id = :client_id",
     "delete from pulsewatch.pipeline_state where client_id = :client_id",
-    "delete from pulsewatch.client_day where client_id = :client_id",
     "delete from pulsewatch.ingest_reject where client_id = :client_id",
     "delete from pulsewatch.ingest_reject using pulsewatch.api_key k where k.client_id = :client_id and k.id = key_id",
     "delete from pulsewatch.annotation where client_id = :client_id",
@@ -74,12 +81,12 @@ def purge(engine: Engine, slug: str, on_progress: Callable[[int, int], None] = l
 
     1. The client is archived: from then on its events are refused.
     2. Writers that began before that are waited for, and what the worker was about to compute for it.
-    3. Events, runs and what was worked out from them go in batches.
+    3. Events, runs and what was worked out from them go in batches. With each batch of the client's hours and days
+       those of the fleet are worked out anew, so that they are always the sum of the clients there are.
     4. All the rest goes with the client itself, while nobody writes. If somebody has brought the client back meanwhile,
        it all starts again.
 
-    An erasure that was interrupted is completed by calling it again. Sums over all clients keep what it did: they
-    name nobody. Raises LookupError if there is no such client.
+    An erasure that was interrupted is completed by calling it again. Raises LookupError if there is no such client.
     """
     client_id = _archive(engine, slug)
     with engine.connect() as connection:
@@ -132,8 +139,7 @@ def _erase_the_rest(engine: Engine, client_id: int, purged: Purged, *, is_reviva
         purged.pipelines, purged.keys = (_count(connection, table, client_id) for table in ("pipeline", "api_key"))
         # There is some where the client was brought back and archived again, or where the worker was in the middle.
         for table in BATCHED:
-            delete = text(f"delete from pulsewatch.{table} where client_id = :client_id")  # noqa: S608 - a constant
-            purged.add(table, connection.execute(delete, {"client_id": client_id}).rowcount)
+            purged.add(table, _delete(connection, table, client_id))
         for statement in THE_REST:
             connection.execute(text(statement), {"client_id": client_id})
     return True
@@ -152,14 +158,30 @@ def _batches(engine: Engine, table: str, column: str, client_id: int) -> Iterato
         f"select {column} from pulsewatch.{table} where client_id = :client_id"  # noqa: S608 - constants
         f" order by {column} offset :batch limit 1"
     )
-    delete = f"delete from pulsewatch.{table} where client_id = :client_id"  # noqa: S608 - a constant
+    batch = min(BATCH_ROWS, SUMMED_BATCH_ROWS) if table in FLEET else BATCH_ROWS
     while True:
         with engine.begin() as connection:
             connection.execute(text(ERASING))
-            values = {"client_id": client_id, "batch": BATCH_ROWS}
-            bound = connection.execute(find_bound, values).scalar_one_or_none()
-            until = "" if bound is None else f" and {column} <= :bound"
-            rows = connection.execute(text(delete + until), {"client_id": client_id, "bound": bound}).rowcount
+            bound = connection.execute(find_bound, {"client_id": client_id, "batch": batch}).scalar_one_or_none()
+            rows = _delete(connection, table, client_id, bound)
         yield rows
         if bound is None:
             return
+
+
+def _delete(connection: Connection, table: str, client_id: int, bound: object = None) -> int:
+    """Delete a client's rows, up to this value or all, and what they add to the fleet's; returns how many."""
+    delete = f"delete from pulsewatch.{table} where client_id = :client_id"  # noqa: S608 - a constant
+    if bound is not None:
+        delete += f" and {BATCHED[table]} <= :bound"
+    values = {"client_id": client_id, "bound": bound}
+    if table not in FLEET:
+        return connection.execute(text(delete), values).rowcount
+    connection.execute(text(ROLLUP_LOCK))
+    times = connection.execute(text(f"{delete} returning {BATCHED[table]}"), values).scalars().all()
+    if times:
+        fleet = FLEET[table]
+        connection.exec_driver_sql(PLANNING)
+        gone = connection.exec_driver_sql(FLEET_SUM_SQL[table], {fleet.time: sorted(times)}).scalars().all()
+        connection.exec_driver_sql(DELETE_SQL[fleet.table], {fleet.time: list(gone)})
+    return len(times)

@@ -90,7 +90,7 @@ def migrate(dsn: str, settings: Settings, *, as_of: datetime | None = None) -> l
 
 
 def _reason(error: DBAPIError | psycopg.Error) -> str:
-    """What the server said, in one line, with its hint."""
+    """What the server said, in one line."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     said = cause.diag.message_primary if isinstance(cause, psycopg.Error) else None
     return (said or str(cause)).strip().split("\n")[0]

@@ -278,7 +278,9 @@ slot = Table(
     Column("status", Text, nullable=False, server_default="open", comment="open, on_time, late or missed."),
     Column("run_id", Uuid, comment="The run that took it, in the same client."),
     Column("started_at", Timestamp, comment="When that run started (started_at, else first_at)."),
-    Column("first_at_min", Timestamp, comment="Least first_at of the runs that ever claimed it: where to look for them."),
+    Column(
+        "first_at_min", Timestamp, comment="Least first_at of the runs that ever claimed it: where to look for them."
+    ),
     Column("first_at_max", Timestamp, comment="Greatest first_at of the runs that ever claimed it."),
     PrimaryKeyConstraint("client_id", "pipeline_id", "slot_at"),
     # Slots that are due; nearly all rows are not open.

@@ -76,8 +76,8 @@ class Readers:
         if self._exists(name):
             # It may be somebody's who shall not see this client: the reader of another database.
             msg = (
-                f"the server has a role {name} that another database uses; drop it there, or set another "
-                "PULSEWATCH_ROLE_PREFIX for this one"
+                f"the server has a role {name} that is not of this database; if no other one uses it, "
+                f'run "drop role {name}", else set another PULSEWATCH_ROLE_PREFIX for this one'
             )
             raise RoleError(msg)
         # The caller's transaction ends with an error: then all of this is to be done by somebody else.
@@ -121,8 +121,8 @@ class Readers:
             way = "`pulsewatch role list` names them" if reader is None else "`pulsewatch migrate` makes it"
             msg = f"there is no reader {name}; {way}"
             raise LookupError(msg)
-        if not password:
-            msg = "the password is empty"
+        if not password or "\0" in password:
+            msg = "the password holds a NUL character" if password else "the password is empty"
             raise RoleError(msg)
         driver = _driver(self.connection)
         stored = driver.pgconn.encrypt_password(password.encode(), name.encode(), b"scram-sha-256").decode()

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
             if path and not values.get(name):
                 try:
                     values[name] = Path(path).read_text(encoding="utf-8").strip()
-                except OSError as error:
+                except (OSError, UnicodeDecodeError) as error:
                     msg = f"{PREFIX}{name.upper()}_FILE names a file that cannot be read: {error}"
                     raise ValueError(msg) from error
         return values

@@ -83,7 +83,7 @@ def test_the_list_goes_newest_first_and_a_cursor_continues_it(admin: Api, path: 
 
 
 def test_a_window_shows_what_lasts_into_it(admin: Api, path: str) -> None:
-    for text, begin, end in (("moment", 0, None), ("long", -10, 5), ("over", -10, -1), ("later", 10, None)):
+    for text, begin, end in (("moment", 0, None), ("long", -10, 5), ("over", -11, -1), ("later", 10, None)):
         until_at = None if end is None else (NOON + timedelta(minutes=end)).isoformat()
         at = (NOON + timedelta(minutes=begin)).isoformat()
         assert admin.post(path, {"at": at, "until_at": until_at, "kind": "note", "text": text}).status_code == 201
@@ -124,6 +124,7 @@ def test_the_list_is_filtered_by_kind_and_pipeline(admin: Api, path: str) -> Non
         ({"kind": None}, [("/kind", "missing_field")]),
         ({"kind": ["note"]}, [("/kind", "wrong_type")]),
         ({"text": ""}, [("/text", "too_short")]),
+        ({"text": " \n"}, [("/text", "too_short")]),
         ({"text": "x" * 2001}, [("/text", "too_long")]),
         ({"text": "a\0b"}, [("/text", "nul_character")]),
         ({"pipeline": "nobody"}, [("/pipeline", "unknown_value")]),

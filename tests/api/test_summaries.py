@@ -214,6 +214,17 @@ def test_a_window_that_cannot_be_is_refused(from_: str | None, to: str | None, p
     assert [(error.pointer, error.code) for error in refused.value.errors] == [(pointer, code)]
 
 
+def test_a_series_by_hour_has_an_end(history: History) -> None:
+    window = {"from": clock(0), "to": clock(100 * 24 + 1)}
+    refused = history.admin.get(f"/v1/clients/{history.slug}/summary", **window, step="hour")
+    assert problem(refused) == (422, "invalid", [("?step", "out_of_range")])
+    assert refused.json()["errors"][0]["detail"] == (
+        "By hour a window has at most 100 days; go by day, or ask for one after the other."
+    )
+    assert len(history.get(**window, step="day")["series"]) == 101
+    assert len(history.get(**{"from": clock(1), "to": clock(100 * 24 + 1), "step": "hour"})["series"]) == 2400
+
+
 @pytest.mark.parametrize("path", ["/v1/summary", "/v1/clients/{}/summary", "/v1/clients/{}/pipelines/nightly/summary"])
 def test_a_step_or_parameter_that_does_not_exist_is_refused(history: History, path: str) -> None:
     address = path.format(history.slug)

@@ -53,6 +53,11 @@ begin
     for parent in
         select
             class.relname as name,
+            (
+                select string_agg(format('alter column %I set statistics 0', attname), ', ')
+                from pg_attribute
+                where attrelid = class.oid and attstattarget = 0 and attnum > 0 and not attisdropped
+            ) as less_statistics,
             exists (
                 select from pg_trigger
                 where tgrelid = class.oid and tgfoid = 'pulsewatch.refuse_change'::regproc
@@ -75,6 +80,9 @@ begin
             ' autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.02)',
             name, parent.name, case when parent.is_append_only then 100 else 70 end
         );
+        if parent.less_statistics is not null then
+            execute format('alter table pulsewatch.%I %s', name, parent.less_statistics);
+        end if;
         -- The triggers for rows come with the table; those for statements do not.
         if parent.is_append_only then
             execute format(

@@ -216,7 +216,7 @@ def _kind(value: object) -> str:
 
 def _text(value: object) -> str:
     words = checked_text(value, MAX_LENGTH)
-    if not words:
+    if not words.strip():
         raise FieldFault("too_short", "An annotation without words says nothing.")
     return words
 

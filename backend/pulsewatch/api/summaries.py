@@ -25,6 +25,8 @@ router = APIRouter(tags=["summaries"])
 HOUR = timedelta(hours=1)
 DEFAULT_WINDOW = timedelta(hours=24)
 LONGEST_WINDOW = timedelta(days=400)
+# A row of a series has half a kilobyte.
+LONGEST_BY_HOUR = timedelta(days=100)
 OLDEST = datetime(2000, 1, 1, tzinfo=UTC)
 NEWEST = datetime(2255, 1, 1, tzinfo=UTC)
 
@@ -44,8 +46,8 @@ To = Annotated[
 Step = Annotated[
     Literal["hour", "day", "none"] | None,
     Query(
-        description="What the series goes by; days are UTC days. `none`: no series. Left out: hours up to 14 days, "
-        "days beyond."
+        description="What the series goes by: hours, for a window of at most 100 days, or UTC days. `none`: no series. "
+        "Left out: hours up to 14 days, days beyond."
     ),
 ]
 
@@ -89,6 +91,9 @@ def read_window(from_: str | None, to: str | None, step: str | None, now: dateti
     if to_at - from_at > LONGEST_WINDOW:
         detail = f"A window has at most {LONGEST_WINDOW.days} days."
         raise invalid([FieldError("?from", "out_of_range", detail)])
+    if step == "hour" and to_at - from_at > LONGEST_BY_HOUR:
+        detail = f"By hour a window has at most {LONGEST_BY_HOUR.days} days; go by day, or ask for one after the other."
+        raise invalid([FieldError("?step", "out_of_range", detail)])
     return Window(from_at, to_at, step or "auto")
 
 
