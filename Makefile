@@ -1,7 +1,7 @@
 # Each target sets up what it needs; the second time that takes no time. `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: demo up test test-all lint bench clean help
+.PHONY: demo up test test-all lint bench dashboards pictures secrets clean help
 
 # The first Python found that PulseWatch supports; `make PYTHON=/path/to/python3.13 ...` chooses another.
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
@@ -43,10 +43,34 @@ lint: $(READY) ## check style, types, the direction of imports, and SQL
 bench: $(READY) ## measure what docs/performance.md shows (ARGS="--help" lists the options)
 	$(BIN)/python -m tests.bench $(ARGS)
 
+dashboards: $(READY) ## write grafana/dashboards anew from grafana/build.py
+	$(BIN)/python -W ignore::DeprecationWarning -m grafana.build
+
+pictures: $(READY) ## draw docs/images from the dashboards and two weeks of the demo
+	$(BIN)/python -W ignore::DeprecationWarning -m tests.pictures
+
+SECRETS := .secrets
+PASSWORDS := postgres_password grafana_admin_password grafana_reader_password metabase_admin_password \
+	metabase_reader_password metabase_app_password metabase_encryption_key
+
+# The folder is closed to others; its files are not, because the containers read them as users of their own.
+secrets: ## write random passwords for docker-compose.yml into .secrets/
+	@test ! -e $(SECRETS) || { echo "$(SECRETS)/ exists; it is not overwritten" >&2; exit 1; }
+	@set -e; mkdir -m 700 $(SECRETS); trap 'rm -rf $(SECRETS)' EXIT; trap 'exit 1' HUP INT TERM; \
+	for name in $(PASSWORDS); do \
+		od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(SECRETS)/$$name; \
+		test "$$(wc -c < $(SECRETS)/$$name)" -eq 48; \
+	done; \
+	printf 'postgresql://pulsewatch:%s@postgres:5432/pulsewatch' "$$(cat $(SECRETS)/postgres_password)" \
+		> $(SECRETS)/database_url; \
+	chmod 644 $(SECRETS)/*; \
+	trap - EXIT
+	@echo "passwords are in $(SECRETS)/; Grafana: admin and grafana_admin_password, Metabase: metabase_admin_password"
+
 clean: ## remove everything that was made here, but not the data in .pulsewatch/
 	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis \
 		.schemathesis build dist
-	find backend tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find backend grafana metabase tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
