@@ -41,7 +41,7 @@ lint: $(READY) ## check style, types, the direction of imports, and SQL
 	$(BIN)/sqlfluff lint sql
 
 bench: $(READY) ## measure what docs/performance.md shows (ARGS="--help" lists the options)
-	$(BIN)/python -m tests.bench $(ARGS)
+	$(BIN)/python -W ignore::DeprecationWarning -m tests.bench $(ARGS)
 
 dashboards: $(READY) ## write grafana/dashboards anew from grafana/build.py
 	$(BIN)/python -W ignore::DeprecationWarning -m grafana.build

@@ -20,11 +20,13 @@ from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres, programs
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
+from tests import dashboards
 from tests.bench import machine, panels, report
 from tests.bench.history import SPAN, Catalog, make_catalog, make_history, make_slots
 from tests.bench.measures import Bench, Place, Sizes
 from tests.bench.stream import Stream
 from tests.conftest import create_database
+from tests.running import Command
 from tests.serving import make_key, serve
 
 PARTS = ("batches", "storage", "singles", "reads", "panels")
@@ -139,7 +141,7 @@ def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[s
         "storage": 2,
         "singles": 2 * sizes.rounds,
         "reads": 6,
-        "panels": 2 + len(panels.QUERIES),
+        "panels": 2 + len(panels.QUERIES) + len(dashboards.QUERIES),
     }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -172,9 +174,14 @@ def _roll_up(dsn: str, settings: Settings, until: datetime, advance: Callable[[s
 
 @contextlib.contextmanager
 def _serving(dsn: str) -> Iterator[Place]:
+    """The api and a worker on this database: what comes in is rolled up meanwhile, as in use."""
     _, headers = make_key(dsn, Role.ADMIN)
     with serve(dsn) as server:
-        yield Place(dsn, server, headers["Authorization"].removeprefix("Bearer "))
+        worker = Command("worker", PULSEWATCH_DATABASE_URL=dsn, PULSEWATCH_LOG_LEVEL="error")
+        try:
+            yield Place(dsn, server, headers["Authorization"].removeprefix("Bearer "))
+        finally:
+            worker.stop()
 
 
 def _sizes(dsn: str) -> str:

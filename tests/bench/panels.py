@@ -16,7 +16,9 @@ from pathlib import Path
 import psycopg
 
 from pulsewatch.embedded import EmbeddedPostgres
+from tests import dashboards
 from tests.bench.history import client_slug, pipeline_name
+from tests.grafana_sql import ALL, Choice, Range, expand
 
 WARM_RUNS = 5
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -143,17 +145,8 @@ def measure(embedded: EmbeddedPostgres, dsn: str, until: datetime, advance: Call
 
     Cold means after a restart of the server, and with the system's cache of files emptied where this process may.
     """
-    names = {
-        "client": client_slug(7),
-        "pipeline": pipeline_name(7),
-        "since": (until - timedelta(days=30)).isoformat(),
-        "middle": (until - timedelta(days=15)).isoformat(),
-        "day": (until - timedelta(days=1)).isoformat(),
-        "until": until.isoformat(),
-    }
     timings = []
-    for name, query in QUERIES.items():
-        statement = query.format(**names)
+    for name, statement in statements(until).items():
         advance(name)
         with _reader(dsn) as connection:
             _timed(connection, statement)
@@ -163,6 +156,27 @@ def measure(embedded: EmbeddedPostgres, dsn: str, until: datetime, advance: Call
             cold, _ = _timed(connection, statement)
         timings.append(Timing(name, warm[0][1], statistics.median(ms for ms, _ in warm), cold))
     return timings
+
+
+def statements(until: datetime) -> dict[str, str]:
+    """By name, the queries above and those of every panel, variable and annotation of the dashboards, over 30 days."""
+    since = until - timedelta(days=30)
+    client, pipeline = client_slug(7), pipeline_name(7)
+    own = {
+        name: query.format(
+            client=client,
+            pipeline=pipeline,
+            since=since.isoformat(),
+            middle=(until - timedelta(days=15)).isoformat(),
+            day=(until - timedelta(days=1)).isoformat(),
+            until=until.isoformat(),
+        )
+        for name, query in QUERIES.items()
+    }
+    chosen = {"client": Choice((client,)), "clients": Choice((ALL,), "'__all__'"), "pipeline": Choice((pipeline,))}
+    return own | {
+        f"Grafana {query.name}": expand(query.sql, Range(since, until), chosen) for query in dashboards.QUERIES
+    }
 
 
 def can_empty_caches() -> bool:
