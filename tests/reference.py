@@ -54,7 +54,7 @@ def expected_run(events: Iterable[RunEvent]) -> dict[str, Any]:
     }
 
 
-def _precedence(event: RunEvent) -> tuple[int, datetime, int, str]:
+def _precedence(event: RunEvent) -> tuple[int, datetime, int, bytes]:
     """Within one attempt: an end beats timed_out beats running beats queued; then later; then worse; then the key.
 
     Events that are info all weigh the same, so that the greatest key among them stands.

@@ -24,9 +24,10 @@ from pulsewatch.demo_feeder import Feeder, wire_item
 from pulsewatch.demo_history import DAY, Delivery, History, slots
 from pulsewatch.demo_load import Loader
 from pulsewatch.demo_story import STAGED_OF_CLIENTS, STAGED_OF_TRADES
-from pulsewatch.events import RunEvent, Status, content_digest, dedupe_key, is_slug
+from pulsewatch.events import RunEvent, Status, dedupe_key, is_slug
 from pulsewatch.intake.base import Limits, Request
 from pulsewatch.intake.native import NativeWire
+from pulsewatch.packing import content_digest
 from pulsewatch.supervisor import UpError
 from tests.conftest import VERSION
 from tests.running import Command, request
@@ -46,7 +47,7 @@ def last_days(slug: str, days: int) -> list[Delivery]:
     return HISTORY.deliveries(of_client(HISTORY, slug), ANCHOR - days * DAY, ANCHOR)
 
 
-def identity(event: RunEvent) -> tuple[str, datetime, str]:
+def identity(event: RunEvent) -> tuple[str, datetime, bytes]:
     return event.client, event.occurred_at, dedupe_key(event)
 
 

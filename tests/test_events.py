@@ -14,7 +14,6 @@ from pulsewatch.events import (
     RunEvent,
     Status,
     canonical_time,
-    content_digest,
     dedupe_key,
     epoch_us,
     is_slug,
@@ -23,6 +22,7 @@ from pulsewatch.events import (
     state_key,
     time_prefix,
 )
+from pulsewatch.packing import content_digest
 
 AT = datetime(2026, 11, 20, 2, 0, tzinfo=UTC)
 
@@ -73,7 +73,8 @@ def test_run_ids_are_valid_uuids_of_version_8(client: str, namespace: str, pipel
     ],
 )
 def test_time_is_taken_from_uuid7_and_ulid_alone(external_id: str, prefix: str | None) -> None:
-    assert time_prefix(external_id) == prefix
+    found = time_prefix(external_id)
+    assert (found and found.hex()) == prefix
 
 
 def test_run_ids_of_later_uuid7_sort_later() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 from sqlalchemy import Connection, Engine, MetaData, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +28,21 @@ ERASING = "set local pulsewatch.erasing = 'on'"
 CONNECT_TIMEOUT_S = 5
 # The session's zone decides how text without an offset is read and how hours are cut: always UTC.
 SESSION_OPTIONS = "-c timezone=UTC -c client_encoding=UTF8"
+
+
+class Binary(bytes):
+    """A parameter that stands in PostgreSQL's binary form already, of the type that the statement gives it."""
+
+
+class _BinaryDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, value: Binary) -> Binary:
+        return value
+
+
+# Before any connection is made: each takes what is registered by then.
+psycopg.adapters.register_dumper(Binary, _BinaryDumper)
 
 
 def sqlalchemy_url(dsn: str) -> URL:

@@ -1,8 +1,8 @@
 """The vocabulary of events, whatever wire they came over: statuses, identity, precedence. Pure.
 
 Everything that makes ingestion idempotent and order-proof is decided here, from the producer's own words alone:
-which event is the same event (`dedupe_key`), whether it says the same (`content_digest`), which run it belongs to
-(`run_id`) and which of a run's events wins (`state_key`).
+which event is the same event (`dedupe_key`), which run it belongs to (`run_id`) and which of a run's events wins
+(`state_key`). Whether two say the same is told by `packing.content_digest`.
 """
 
 import re
@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -63,6 +64,7 @@ PRECEDENCE = dict.fromkeys(PRODUCER_TERMINAL, 3) | {
     Status.INFO: 0,
 }
 RANK = {Status.FAILED: 4, Status.CANCELLED: 3, Status.SKIPPED: 2, Status.SUCCEEDED: 1}
+_CLASS_AND_RANK = {status: precedence << 56 | RANK.get(status, 0) for status, precedence in PRECEDENCE.items()}
 # What a run's own status can be: info changes none, and a run known only by info is queued.
 RUN_STATUSES = tuple(status for status in Status if status is not Status.INFO)
 
@@ -82,7 +84,7 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     namespace: str = ""
 
 
-class RunEvent(msgspec.Struct, kw_only=True):
+class RunEvent(msgspec.Struct):
     """One accepted fact about a run, the same for every wire.
 
     Times are aware and in UTC. `pipeline` is the producer's name for it, `run` its name for the run.
@@ -110,17 +112,14 @@ class RunEvent(msgspec.Struct, kw_only=True):
     flags: int = 0
 
 
-_canonical = msgspec.json.Encoder(order="sorted")
-
-
-def canonical_json(value: object) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return _canonical.encode(value)
+# JSON with sorted keys and no spaces: equal values give equal bytes.
+canonical_json = msgspec.json.Encoder(order="sorted").encode
 
 
 def epoch_us(at: datetime) -> int:
     """Microseconds since 1970 of an aware time."""
-    return (at - EPOCH) // MICROSECOND
+    since = at - EPOCH  # not divided by a microsecond: every event pays for this
+    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
 
 
 def canonical_time(at: datetime) -> str:
@@ -128,52 +127,32 @@ def canonical_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _digest(*parts: str) -> bytes:
+    """16 bytes over the parts. NUL separates them; no accepted text contains one."""
+    return blake2b("\0".join(parts).encode(), digest_size=16).digest()
+
+
 def digest16(*parts: str) -> str:
-    """32 hex digits over the parts. NUL separates them; no accepted text contains one."""
-    return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+    """The same as 32 hex digits."""
+    return _digest(*parts).hex()
 
 
-def dedupe_key(event: RunEvent) -> str:
-    """What makes two events the same event (hex, 16 bytes): event_id and time, else run, attempt, status and time.
+def dedupe_key(event: RunEvent, at_us: int | None = None) -> bytes:
+    """What makes two events the same event (16 bytes): event_id and time, else run, attempt, status and time.
 
     The time is in the digest although it stands beside it in the primary key: two info events of one run that share
     an event_id would otherwise tie, and the order of arrival would decide which of them is shown.
+
+    Whoever knows epoch_us(occurred_at) already gives it as `at_us`.
     """
-    at = str(epoch_us(event.occurred_at))
+    at = epoch_us(event.occurred_at) if at_us is None else at_us
     if event.event_id is not None:
-        return digest16("id", event.event_id, at)
-    return digest16("of", event.namespace, event.pipeline, event.run, str(event.attempt or 0), event.status, at)
+        return _digest("id", event.event_id, str(at))
+    attempt = str(event.attempt or 0)
+    return _digest("of", event.namespace, event.pipeline, event.run, attempt, event.status, str(at))
 
 
-def content_digest(event: RunEvent) -> str:
-    """Equal for two events that say the same (hex, 16 bytes): a retry, as opposed to a conflict.
-
-    What a producer said counts, not what was made of it at the time.
-
-    flags are left out: they tell how a time was read, not what was said.
-    """
-    parent = event.parent
-    scheduled_at = event.scheduled_at or event.ignored_scheduled_at
-    words = (
-        event.namespace,
-        event.pipeline,
-        event.run,
-        event.status,
-        event.attempt or 0,
-        None if scheduled_at is None else epoch_us(scheduled_at),
-        None if event.started_at is None else epoch_us(event.started_at),
-        event.duration_s,
-        event.message,
-        event.error_class,
-        event.url,
-        event.metrics,
-        event.attributes,
-        None if parent is None else (parent.namespace, parent.pipeline, parent.run),
-    )
-    return blake2b(_canonical.encode(words), digest_size=16).hexdigest()
-
-
-def state_key(event: RunEvent) -> int:
+def state_key(event: RunEvent, at_us: int | None = None) -> int:
     """Precedence of an event within its run; the greatest wins. 0 for info, which never changes a status.
 
     attempt << 58 | class << 56 | epoch_us << 3 | rank: the higher attempt, then the class of the status, then the
@@ -182,39 +161,41 @@ def state_key(event: RunEvent) -> int:
     status = event.status
     if status is Status.INFO:
         return 0
-    return (
-        (event.attempt or 0) << 58 | PRECEDENCE[status] << 56 | epoch_us(event.occurred_at) << 3 | RANK.get(status, 0)
-    )
+    at = epoch_us(event.occurred_at) if at_us is None else at_us
+    return (event.attempt or 0) << 58 | at << 3 | _CLASS_AND_RANK[status]
 
 
 _UUID7 = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-# The two bits of a UUID's variant, set in any hex digit.
-_VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 _CROCKFORD = {digit: value for value, digit in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 
 
-def time_prefix(external_id: str) -> str | None:
-    """The 48 bits of time (12 hex digits) in a UUIDv7 or ULID, else None."""
+def time_prefix(external_id: str) -> bytes | None:
+    """The 48 bits of time in a UUIDv7 or ULID, else None."""
     if len(external_id) == 36 and external_id[14] == "7" and _UUID7.fullmatch(external_id):
-        return (external_id[:8] + external_id[9:13]).lower()
+        return bytes.fromhex(external_id[:8] + external_id[9:13])
     if len(external_id) == 26 and _ULID.fullmatch(external_id):
         milliseconds = 0
         for digit in external_id[:10]:
             milliseconds = milliseconds << 5 | _CROCKFORD[digit]
-        return f"{milliseconds:012x}"
+        return milliseconds.to_bytes(6, "big")
     return None
 
 
-def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:
+def run_id_bytes(client: str, namespace: str, pipeline: str, external_id: str) -> bytes:
     """A run's UUIDv8, from the producer's own words: any order of arrival gives the same id.
 
     48 bits of time where external_id carries them, so that rows of runs that start together lie together; the rest,
     and all of it otherwise, is a digest of the four words (docs/decisions/0001-run-ids.md).
     """
-    digest = digest16(client, namespace, pipeline, external_id)
-    head = time_prefix(external_id) or digest[:12]
-    return f"{head[:8]}-{head[8:]}-8{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:]}"
+    digest = _digest(client, namespace, pipeline, external_id)
+    head = time_prefix(external_id) or digest[:6]
+    return b"%b%c%c%c%b" % (head, 0x80 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F, digest[9:])
+
+
+def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:
+    """The same as text."""
+    return str(UUID(bytes=run_id_bytes(client, namespace, pipeline, external_id)))
 
 
 def is_slug(text: str) -> bool:

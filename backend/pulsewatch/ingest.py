@@ -15,15 +15,15 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any
 
-import msgspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pulsewatch import catalog, ledger, resolve
-from pulsewatch.db import fetch
-from pulsewatch.events import RunEvent, epoch_us
+from pulsewatch.db import Binary, fetch
+from pulsewatch.events import RunEvent
 from pulsewatch.ingest_sql import CONFLICT_SQL, MERGE_SQL
-from pulsewatch.runstate import RunDelta, event_row
+from pulsewatch.packing import Row, pack, row_of
+from pulsewatch.runstate import RunDelta, finish_alone
 from pulsewatch.submissions import (
     ACCEPTED,
     DUPLICATE,
@@ -43,8 +43,8 @@ QUERY_CANCELED = "57014"
 
 Begin = Callable[[], AbstractContextManager[Connection]]
 
-# (client id, occurred_at, dedupe key): the primary key of an event.
-_Identity = tuple[int, datetime, str]
+# (client id, dedupe key): with occurred_at, of which the key is made too, the primary key of an event.
+_Identity = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +251,8 @@ def _lock_clients(
     Otherwise a writer that makes a pipeline of one client and then sets another's title could meet one that does
     it the other way round.
     """
+    if all(item.pipeline is not None for item in items):
+        return
     stated: set[int] = set()
     others: set[int] = set()
     for position, item in enumerate(items):
@@ -336,34 +338,38 @@ class _Batch:
     """Run events on their way into the tables: each identity once, folded into their runs."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: dict[_Identity, Row] = {}
         self.place: dict[_Identity, int] = {}  # where in the request, for each of the rows
-        self.again: dict[_Identity, list[tuple[int, str]]] = {}  # further copies: where, and what they say
-        self._digest: dict[_Identity, str] = {}
-        self._runs: dict[tuple[int, str], RunDelta] = {}
+        self.again: dict[_Identity, list[tuple[int, bytes]]] = {}  # further copies: where, and what they say
+        self._runs: dict[tuple[int, bytes], Row | RunDelta] = {}  # a row while it is the only one of its run
 
     def add(self, position: int, event: RunEvent, client_id: int, pipeline_id: int) -> Outcome | None:
         """Take an event; where the batch holds one of its identity already, the outcome of this one."""
-        row = event_row(event, client_id, pipeline_id)
-        identity = (client_id, event.occurred_at, row["k"])
-        if identity in self.place:
-            self.again.setdefault(identity, []).append((position, row["h"]))
-            return DUPLICATE if self._digest[identity] == row["h"] else CONFLICT
+        row = row_of(event, client_id, pipeline_id)
+        identity = (client_id, row.dedupe_key)
+        first = self.rows.setdefault(identity, row)
+        if first is not row:
+            self.again.setdefault(identity, []).append((position, row.content_digest))
+            return DUPLICATE if first.content_digest == row.content_digest else CONFLICT
         self.place[identity] = position
-        self._digest[identity] = row["h"]
-        self.rows.append(row)
-        delta = RunDelta.of(event, row)
-        if (run := self._runs.setdefault((client_id, row["r"]), delta)) is not delta:
-            run.absorb(delta)
+        run = (client_id, row.run_id)
+        delta = self._runs.setdefault(run, row)
+        if delta is not row:
+            if isinstance(delta, Row):
+                delta = self._runs[run] = RunDelta.of(delta)
+            delta.absorb(RunDelta.of(row))
         return None
 
-    def as_json(self) -> str:
+    def packed(self) -> Binary:
         """The batch as MERGE_SQL reads it; nothing can be added any more."""
         for run in self._runs.values():
-            run.finish()
-        return msgspec.json.encode(self.rows).decode()
+            if isinstance(run, Row):
+                finish_alone(run)
+            else:
+                run.finish()
+        return pack(self.rows.values())
 
-    def conflicting(self, stored: dict[_Identity, str]) -> set[int]:
+    def conflicting(self, stored: dict[_Identity, bytes]) -> set[int]:
         """Where the events stand that say something else than what is stored, all copies included.
 
         One by one, each copy would cost a transaction of its own.
@@ -390,16 +396,16 @@ def _merge_events(
             outcomes[position] = batch.add(position, item, client_id, pipeline_id)
     if not batch.rows:
         return
-    parameter, sent = batch.as_json(), len(batch.rows)
+    parameter, sent = batch.packed(), len(batch.rows)
     ((fresh_count, fresh),) = fetch(connection, MERGE_SQL, {"batch": parameter, "sent": sent})
     if fresh_count == sent:
         return
-    conflicts = connection.exec_driver_sql(CONFLICT_SQL, {"batch": parameter}).all()
+    conflicts = fetch(connection, CONFLICT_SQL, {"batch": parameter})
     if conflicts:
         raise ConflictFound(
-            batch.conflicting({(client_id, at, key.hex): digest.hex for client_id, at, key, digest in conflicts})
+            batch.conflicting({(client_id, key.bytes): digest.bytes for client_id, key, digest in conflicts})
         )
-    new = {(client_id, epoch, key) for client_id, epoch, key in fresh or ()}
-    for (client_id, at, key), position in batch.place.items():
-        if (client_id, epoch_us(at), key) not in new:
+    new = {(client_id, bytes.fromhex(key)) for client_id, key in fresh or ()}
+    for identity, position in batch.place.items():
+        if identity not in new:
             outcomes[position] = DUPLICATE

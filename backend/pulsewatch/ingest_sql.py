@@ -1,16 +1,10 @@
 """The one statement that stores a batch of run events, and the one that finds conflicts.
 
-Both take the batch as one JSON parameter, an array of the rows that `runstate.event_row` makes. Inserts are sorted by
+Both take the batch as one parameter, an array of the rows that `packing.pack` makes. Inserts are sorted by
 key, so that two writers meet in the same order and never deadlock.
 """
 
-_BATCH = """json_to_recordset(%(batch)s::json) as item (
-    c bigint, p bigint, r uuid, o timestamptz, k uuid, h uuid, s text, n smallint, g smallint,
-    b timestamptz, q timestamptz, d double precision, i text, t text, z text, u text, m jsonb, a jsonb, v jsonb,
-    w bigint, x text, f timestamptz, l timestamptz,
-    b0 timestamptz, b1 timestamptz, b2 timestamptz, e1 timestamptz, g1 smallint,
-    o1 timestamptz, k1 uuid, q1 timestamptz, m1 jsonb, a1 jsonb, v1 jsonb
-)"""
+_BATCH = "unnest(%(batch)s::pulsewatch.merge_row[]) as item"
 
 _WINS = "(excluded.state_key, excluded.winner_key) > (run.state_key, run.winner_key)"
 _OPENS = "(excluded.opened_at, excluded.opening_key) < (run.opened_at, run.opening_key)"
@@ -46,11 +40,13 @@ fresh as (
         client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, attempt, flags, started_at,
         scheduled_at, duration_s, event_id, message, error_class, url, metrics, attributes, parent
     )
-    select c, o, k, h, r, p, s, n, coalesce(g, 0), b, q, d, i, t, z, u, m, a, v
+    select
+        client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, attempt, flags, started_at,
+        scheduled_at, duration_s, event_id, message, error_class, url, metrics, attributes, parent
     from item
-    order by c, o, k
+    order by client_id, occurred_at, dedupe_key
     on conflict (client_id, occurred_at, dedupe_key) do nothing
-    returning client_id, occurred_at, dedupe_key
+    returning client_id, dedupe_key
 ),
 
 merged as (
@@ -61,24 +57,28 @@ merged as (
         opening_parent, first_at, last_at, start_at, latest_start_at, earliest_end_at, flags
     )
     select
-        c, r, p, x, w, k,
-        case s when 'info' then 'queued' else s end,
-        case when s in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') then o end,
-        d, b0, t, z, u, q, m, a, v,
-        coalesce(o1, o), coalesce(k1, k),
-        case when k1 is null then q else q1 end,
-        case when k1 is null then m else m1 end,
-        case when k1 is null then a else a1 end,
-        case when k1 is null then v else v1 end,
-        coalesce(f, o),
-        coalesce(l, o),
-        coalesce(b1, case when s = 'running' then o end),
-        coalesce(b2, b1, case when s = 'running' then o end),
-        coalesce(e1, case when s in ('succeeded', 'failed', 'cancelled', 'skipped') then o end),
-        coalesce(g1, 0)
+        client_id, run_id, pipeline_id, external_id, state_key, dedupe_key,
+        case status when 'info' then 'queued' else status end,
+        case when status in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') then occurred_at end,
+        duration_s, implied_start_at, message, error_class, url, scheduled_at, metrics, attributes, parent,
+        coalesce(opened_at, occurred_at),
+        coalesce(opening_key, dedupe_key),
+        case when opening_key is null then scheduled_at else opening_scheduled_at end,
+        case when opening_key is null then metrics else opening_metrics end,
+        case when opening_key is null then attributes else opening_attributes end,
+        case when opening_key is null then parent else opening_parent end,
+        coalesce(first_at, occurred_at),
+        coalesce(last_at, occurred_at),
+        coalesce(start_at, case when status = 'running' then occurred_at end),
+        coalesce(latest_start_at, case when status = 'running' then occurred_at end),
+        coalesce(
+            earliest_end_at,
+            case when status in ('succeeded', 'failed', 'cancelled', 'skipped') then occurred_at end
+        ),
+        coalesce(run_flags, flags)
     from item
-    where w is not null
-    order by c, r
+    where state_key is not null
+    order by client_id, run_id
     on conflict (client_id, id) do update set
         {
     _block(
@@ -131,8 +131,7 @@ select
     -- Which ones, where it was not all of them.
     case when (select count(*) from fresh) < %(sent)s then (
         select json_agg(json_build_array(
-            fresh.client_id, (extract(epoch from fresh.occurred_at) * 1000000)::bigint,
-            replace(fresh.dedupe_key::text, '-', '')
+            fresh.client_id, replace(fresh.dedupe_key::text, '-', '')
         ))
         from fresh
     ) end as fresh
@@ -140,13 +139,15 @@ select
 
 # A statement of its own, because it has to see what others committed while MERGE_SQL waited for them.
 CONFLICT_SQL = f"""
-select item.c, item.o, item.k, stored.content_digest
+select item.client_id, item.dedupe_key, stored.content_digest
 from {_BATCH}
 cross join lateral (
     select run_event.content_digest
     from pulsewatch.run_event
-    where run_event.client_id = item.c and run_event.occurred_at = item.o and run_event.dedupe_key = item.k
+    where run_event.client_id = item.client_id
+        and run_event.occurred_at = item.occurred_at
+        and run_event.dedupe_key = item.dedupe_key
     limit 1
 ) as stored
-where stored.content_digest <> item.h
+where stored.content_digest <> item.content_digest
 """

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import msgspec
 
-from pulsewatch.events import RunEvent, Status, canonical_json, content_digest, dedupe_key, run_id
+from pulsewatch.events import RunEvent, Status, canonical_json, dedupe_key, run_id
+from pulsewatch.packing import content_digest
 from tests.bench.history import CLIENTS, PIPELINES_PER_CLIENT, client_slug, pipeline_name
 
 BATCH_EVENTS = 1000
@@ -107,8 +108,8 @@ def _copy_row(event: RunEvent, pipeline_ids: Sequence[int]) -> str:
     fields = (
         COPY_CLIENT_ID + client,
         event.occurred_at.isoformat(),
-        dedupe_key(event),
-        content_digest(event),
+        dedupe_key(event).hex(),
+        content_digest(event).hex(),
         run_id(event.client, event.namespace, event.pipeline, event.run),
         pipeline_ids[pipeline * CLIENTS + client],
         event.status,

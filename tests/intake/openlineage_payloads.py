@@ -6,9 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from pulsewatch.auth import Caller, Role
-from pulsewatch.events import RunEvent, content_digest
+from pulsewatch.events import RunEvent
 from pulsewatch.intake.base import Limits, Request
 from pulsewatch.intake.openlineage import OpenLineageWire
+from pulsewatch.packing import content_digest
 from pulsewatch.submissions import Submission
 
 AIRFLOW_FACETS = "https://github.com/apache/airflow/tree/providers-openlineage/2.7.0"
@@ -218,7 +219,7 @@ def run_event(event: object) -> RunEvent:
     submission = parse(event)
     assert submission.rejected == []
     (item,) = (item for item in submission.items if isinstance(item, RunEvent))
-    assert item.event_id == content_digest(item)
+    assert item.event_id == content_digest(item).hex()
     return item
 
 

@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pulsewatch.auth import Caller
-from pulsewatch.events import Flag, Parent, RunEvent, Status, canonical_json, content_digest, dedupe_key
+from pulsewatch.events import Flag, Parent, RunEvent, Status, canonical_json, dedupe_key
 from pulsewatch.intake import openlineage_openapi
 from pulsewatch.intake.base import Reply
+from pulsewatch.packing import content_digest
 from pulsewatch.problems import Problem
 from pulsewatch.submissions import CatalogStatement, Receipt, Refusal, Rejected
 from tests.intake import openlineage_payloads as payloads

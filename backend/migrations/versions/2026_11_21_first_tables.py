@@ -152,6 +152,45 @@ end
 $$
 """
 
+MERGE_ROW = """
+create type pulsewatch.merge_row as (
+    client_id bigint,
+    pipeline_id bigint,
+    run_id uuid,
+    occurred_at timestamptz,
+    dedupe_key uuid,
+    content_digest uuid,
+    flags smallint,
+    attempt smallint,
+    event_id text,
+    status text,
+    started_at timestamptz,
+    duration_s double precision,
+    message text,
+    error_class text,
+    url text,
+    scheduled_at timestamptz,
+    metrics jsonb,
+    attributes jsonb,
+    parent jsonb,
+    state_key bigint,
+    external_id text,
+    first_at timestamptz,
+    last_at timestamptz,
+    start_at timestamptz,
+    latest_start_at timestamptz,
+    earliest_end_at timestamptz,
+    implied_start_at timestamptz,
+    run_flags smallint,
+    opened_at timestamptz,
+    opening_key uuid,
+    opening_scheduled_at timestamptz,
+    opening_metrics jsonb,
+    opening_attributes jsonb,
+    opening_parent jsonb
+)
+"""
+
 FUNCTION_COMMENTS = {
     "ensure_partition(date)": "Makes that month (UTC) of every partitioned table; true if one was missing.",
     "drop_partition(text, date)": "Drops the partition of that table of that month; for retention alone.",
@@ -521,6 +560,11 @@ def create_functions() -> None:
         op.execute(f"revoke execute on function pulsewatch.{function} from public")
 
 
+def create_merge_row() -> None:
+    op.execute(MERGE_ROW)
+    op.execute("comment on type pulsewatch.merge_row is 'A run event as ingestion hands it to the server; no table.'")
+
+
 def make_append_only() -> None:
     op.execute(
         "create trigger run_event_append_only before update or delete on pulsewatch.run_event"
@@ -556,6 +600,7 @@ def upgrade() -> None:
     create_worker_heartbeat()
     create_analytics_object()
     create_functions()
+    create_merge_row()
     make_append_only()
     tune_vacuum()
 
@@ -578,3 +623,4 @@ def downgrade() -> None:
         op.drop_table(table, schema=SCHEMA)
     for function in FUNCTION_COMMENTS:
         op.execute(f"drop function pulsewatch.{function}")
+    op.execute("drop type pulsewatch.merge_row")

@@ -247,26 +247,27 @@ def _run_event(item: RunItem, request: Request) -> RunEvent | Refusal:
         if scheduled_at is None:
             return Refusal("missing_field", "/run", "run is missing; it may be left out only beside a scheduled_at.")
         run = canonical_time(scheduled_at)
+    # By position: by name it takes five times as long.
     return RunEvent(
-        client=client,
-        pipeline=item.pipeline,
-        run=run,
-        status=item.status,
-        occurred_at=_utc(occurred_at),
-        namespace=item.namespace,
-        event_id=item.event_id,
-        attempt=item.attempt,
-        scheduled_at=None if scheduled_at is None else _utc(scheduled_at),
-        ignored_scheduled_at=ignored,
-        started_at=None if started_at is None else _utc(started_at),
-        duration_s=item.duration_s,
-        message=item.message,
-        error_class=item.error_class,
-        url=item.url,
-        metrics=item.metrics or None,
-        attributes=item.attributes or None,
-        parent=None if item.parent is None else Parent(item.parent.pipeline, item.parent.run, item.parent.namespace),
-        flags=flags,
+        client,
+        item.pipeline,
+        run,
+        item.status,
+        _utc(occurred_at),
+        item.namespace,
+        item.event_id,
+        item.attempt,
+        None if scheduled_at is None else _utc(scheduled_at),
+        ignored,
+        None if started_at is None else _utc(started_at),
+        item.duration_s,
+        item.message,
+        item.error_class,
+        item.url,
+        item.metrics or None,
+        item.attributes or None,
+        None if item.parent is None else Parent(item.parent.pipeline, item.parent.run, item.parent.namespace),
+        flags,
     )
 
 
@@ -278,8 +279,8 @@ def _refuse_attributes(attributes: dict[str, Any]) -> Refusal | None:
     canonical = canonical_json(attributes)
     if len(canonical) > MAX_ATTRIBUTES_BYTES:
         return Refusal("too_long", "/attributes", f"At most {MAX_ATTRIBUTES_BYTES} bytes; these are {len(canonical)}.")
-    # Counting is cheap, and an upper bound of the depth within the item.
-    if canonical.count(b"{") + canonical.count(b"[") >= reading.MAX_DEPTH:
+    # Counting is cheap, and an upper bound of the depth within the item; each level takes two bytes at least.
+    if len(canonical) >= 2 * reading.MAX_DEPTH and canonical.count(b"{") + canonical.count(b"[") >= reading.MAX_DEPTH:
         return reading.refuse_text(attributes, "/attributes", depth=2)
     return None
 

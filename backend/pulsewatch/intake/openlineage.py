@@ -26,11 +26,12 @@ from typing import Any
 
 import msgspec
 
-from pulsewatch.events import Flag, RunEvent, Status, canonical_json, content_digest, is_slug
+from pulsewatch.events import Flag, RunEvent, Status, canonical_json, is_slug
 from pulsewatch.intake import items as reading
 from pulsewatch.intake import openlineage_facets as facets
 from pulsewatch.intake.base import Reply, Request, is_schedulable, refuse_time
 from pulsewatch.intake.openlineage_openapi import PATHS
+from pulsewatch.packing import content_digest
 from pulsewatch.problems import FieldError, Problem
 from pulsewatch.submissions import CatalogStatement, Receipt, Refusal, Submission
 
@@ -229,7 +230,7 @@ def read_event(event: object, client: str, request: Request) -> tuple[RunEvent |
     )
     said.flags = flags
     _add_facets(said, event, request)
-    said.event_id = content_digest(said)
+    said.event_id = content_digest(said).hex()
     return said, statement
 
 
