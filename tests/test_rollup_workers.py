@@ -26,6 +26,7 @@ def engine(database: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+PATIENCE_S = 90
 LOAD_S = float(os.environ.get("PULSEWATCH_TEST_LOAD_S", "15"))
 
 
@@ -39,7 +40,8 @@ def test_three_workers_that_are_killed_at_random_leave_the_rows_of_one(database:
     kills = 0
     sent: list[list[RunEvent]] = []
     try:
-        while time.monotonic() < until:
+        # On a busy machine a worker takes its time to start: some are killed all the same.
+        while time.monotonic() < until or (kills < 3 and time.monotonic() < until + PATIENCE_S):
             sent.append([_any_event(chance) for _ in range(50)])
             put(engine, *sent[-1], *chance.choice(sent))
             victim = chance.randrange(3)
