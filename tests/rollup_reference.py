@@ -172,6 +172,7 @@ def _spans(runs: list[Row]) -> Table:
                         "began_at": run["finished_at"],
                         "ended_at": None,
                         "failure_count": 0,
+                        "error_class": run["error_class"] or run["status"],
                     }
                 span["last_first_at"] = run["first_at"]
                 span["failure_count"] += 1

@@ -440,6 +440,7 @@ failing_span = Table(
     Column("last_first_at", Timestamp, nullable=False, comment="first_at of its last failing run."),
     Column("ended_at", Timestamp, comment="When the next run succeeded; null while it goes on."),
     Column("failure_count", Integer, nullable=False, comment="How many runs failed or timed out in it."),
+    Column("error_class", Text, comment="Kind of failure of the run that began it, else its status."),
     PrimaryKeyConstraint("client_id", "pipeline_id", "run_id"),
     # A client's spans in a window; a pipeline's spans around a time.
     Index("failing_span_client_began_at_idx", "client_id", "began_at"),

@@ -52,12 +52,14 @@ stretch as materialized (
 outcome as materialized (
     select
         run.client_id, run.pipeline_id, run.id, run.first_at, run.finished_at, run.status = 'succeeded' as is_success,
+        coalesce(run.error_class, run.status) as error_class,
         count(*) filter (where run.status = 'succeeded') over (
             partition by run.client_id, run.pipeline_id order by run.first_at, run.id
         ) as success_count
     from stretch
     cross join lateral (
-        select run.client_id, run.pipeline_id, run.id, run.first_at, run.finished_at, run.status
+        select
+            run.client_id, run.pipeline_id, run.id, run.first_at, run.finished_at, run.status, run.error_class
         from pulsewatch.run
         where run.client_id = stretch.client_id
             and run.pipeline_id = stretch.pipeline_id
@@ -76,6 +78,7 @@ followed as (
         max(finished_at) filter (where is_success) as succeeded_at,
         (array_agg(id order by first_at, id) filter (where not is_success))[1] as run_id,
         (array_agg(finished_at order by first_at, id) filter (where not is_success))[1] as began_at,
+        (array_agg(error_class order by first_at, id) filter (where not is_success))[1] as error_class,
         min(first_at) filter (where not is_success) as first_at,
         max(first_at) filter (where not is_success) as last_first_at,
         (count(*) filter (where not is_success))::integer as failure_count
@@ -96,10 +99,11 @@ found as (
         coalesce(older.run_id, ended.run_id) as run_id,
         coalesce(older.first_at, ended.first_at) as first_at,
         coalesce(older.began_at, ended.began_at) as began_at,
-        ended.last_first_at, ended.ended_at, ended.failure_count
+        ended.last_first_at, ended.ended_at, ended.failure_count,
+        case when older.run_id is null then ended.error_class else older.error_class end as error_class
     from ended
     left join lateral (
-        select stored.run_id, stored.first_at, stored.began_at
+        select stored.run_id, stored.first_at, stored.began_at, stored.error_class
         from pulsewatch.failing_span as stored
         where stored.client_id = ended.client_id
             and stored.pipeline_id = ended.pipeline_id
@@ -120,7 +124,7 @@ stored as (
     cross join lateral (
         select
             stored.client_id, stored.pipeline_id, stored.run_id, stored.first_at, stored.began_at,
-            stored.last_first_at, stored.ended_at, stored.failure_count,
+            stored.last_first_at, stored.ended_at, stored.failure_count, stored.error_class,
             exists (
                 select from pulsewatch.run where run.client_id = stored.client_id and run.id = stored.run_id
             ) as is_run_kept
@@ -145,16 +149,19 @@ compared as materialized (
         and found.run_id = stored.run_id
     where found.run_id is null and stored.is_run_kept
         or found.run_id is not null
-        and (found.first_at, found.began_at, found.last_first_at, found.ended_at, found.failure_count)
-        is distinct from
-        (stored.first_at, stored.began_at, stored.last_first_at, stored.ended_at, stored.failure_count)
+        and (
+            found.first_at, found.began_at, found.last_first_at, found.ended_at, found.failure_count, found.error_class
+        ) is distinct from (
+            stored.first_at, stored.began_at, stored.last_first_at, stored.ended_at, stored.failure_count,
+            stored.error_class
+        )
 ),
 
 written as (
     insert into pulsewatch.failing_span (
-        client_id, pipeline_id, run_id, first_at, began_at, last_first_at, ended_at, failure_count
+        client_id, pipeline_id, run_id, first_at, began_at, last_first_at, ended_at, failure_count, error_class
     )
-    select client_id, pipeline_id, run_id, first_at, began_at, last_first_at, ended_at, failure_count
+    select client_id, pipeline_id, run_id, first_at, began_at, last_first_at, ended_at, failure_count, error_class
     from compared
     where run_id is not null
     order by client_id, pipeline_id, run_id
@@ -163,7 +170,8 @@ written as (
         began_at = excluded.began_at,
         last_first_at = excluded.last_first_at,
         ended_at = excluded.ended_at,
-        failure_count = excluded.failure_count
+        failure_count = excluded.failure_count,
+        error_class = excluded.error_class
 )
 
 select stored_client_id as client_id, stored_pipeline_id as pipeline_id, stored_run_id as run_id

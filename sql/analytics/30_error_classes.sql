@@ -33,13 +33,11 @@ begin
         $query$
         with begun as (
             select
-                -- The run of a span that has not ended yet may be past its keep time.
-                coalesce(run.error_class, run.status, 'unknown') as error_class,
+                coalesce(span.error_class, 'unknown') as error_class,
                 span.client_id,
                 span.pipeline_id,
                 span.failure_count
             from pulsewatch.failing_span as span
-            left join pulsewatch.run on span.client_id = run.client_id and span.run_id = run.id
             where span.began_at >= $1
                 and span.began_at < $2
                 and ($3 is null or span.client_id = $3)
@@ -62,6 +60,6 @@ end
 $$;
 
 comment on function analytics.error_classes(timestamptz, timestamptz, text, text) is
-'One row per kind of failure (error_class, else the status, unknown where the run is gone), the most frequent first:
+'One row per kind of failure (error_class, else the status), the most frequent first:
 span_count spans of failure that began with it in the window, failure_count runs that failed in these, pipeline_count
 pipelines. For this pipeline of this client, this client (pipeline null) or the fleet (both null).';

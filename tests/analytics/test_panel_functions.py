@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.analytics.conftest import Acme
-from tests.analytics.rows import at, client, counted, insert, pipeline, read, record, run, uuid
+from tests.analytics.rows import at, client, counted, insert, pipeline, read, record, uuid
 from tests.analytics.test_summaries import put, put_day
 
 MINUTE = timedelta(minutes=1)
@@ -121,9 +121,9 @@ def test_who_sees_one_client_alone_sees_its_heatmap_as_that_of_the_fleet(acme: A
 # -- kinds of failure ----------------------------------------------------------------------------------------
 
 
-def put_failure(acme: Acme, number: int, pipeline_id: int, hour: float, failures: int, **values: Any) -> None:
-    if values:
-        run(acme.connection, acme.client_id, pipeline_id, number, first_at=at(hour) - 10 * MINUTE, **values)
+def put_failure(
+    acme: Acme, number: int, pipeline_id: int, hour: float, failures: int, error_class: str | None = None
+) -> None:
     insert(
         acme.connection,
         "failing_span",
@@ -134,17 +134,18 @@ def put_failure(acme: Acme, number: int, pipeline_id: int, hour: float, failures
         began_at=at(hour),
         last_first_at=at(hour),
         failure_count=failures,
+        error_class=error_class,
     )
 
 
 def test_kinds_of_failure_are_counted_by_the_spans_that_they_began(acme: Acme) -> None:
     other = pipeline(acme.connection, acme.client_id, "other")
-    put_failure(acme, 1, acme.pipeline_id, 1, 5, status="failed", error_class="Timeout")
-    put_failure(acme, 2, acme.pipeline_id, 2, 1, status="failed", error_class="Timeout")
-    put_failure(acme, 3, other, 1, 2, status="failed", error_class="Timeout")
-    put_failure(acme, 4, other, 1.5, 9, status="timed_out")
-    put_failure(acme, 5, other, 2, 30)  # its run is past its keep time
-    put_failure(acme, 6, other, 3, 1, status="failed", error_class="Later")
+    put_failure(acme, 1, acme.pipeline_id, 1, 5, "Timeout")
+    put_failure(acme, 2, acme.pipeline_id, 2, 1, "Timeout")
+    put_failure(acme, 3, other, 1, 2, "Timeout")
+    put_failure(acme, 4, other, 1.5, 9, "timed_out")
+    put_failure(acme, 5, other, 2, 30)  # from before the kind was kept
+    put_failure(acme, 6, other, 3, 1, "Later")
     call = "select * from analytics.error_classes(:from_at, :to_at, {}) "
     window = {"from_at": at(1), "to_at": at(3)}
     all_of_them = [("Timeout", 3, 8, 2), ("timed_out", 1, 9, 1), ("unknown", 1, 30, 1)]

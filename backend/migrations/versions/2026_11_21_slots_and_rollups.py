@@ -269,6 +269,7 @@ def create_failing_span() -> None:
         sa.Column("last_first_at", TIMESTAMP, nullable=False, comment="first_at of its last failing run."),
         sa.Column("ended_at", TIMESTAMP, comment="When the next run succeeded; null while it goes on."),
         sa.Column("failure_count", sa.Integer(), nullable=False, comment="How many runs failed or timed out in it."),
+        sa.Column("error_class", sa.Text(), comment="Kind of failure of the run that began it, else its status."),
         sa.PrimaryKeyConstraint("client_id", "pipeline_id", "run_id", name=op.f("failing_span_pkey")),
         schema=SCHEMA,
         comment="One row per span in which a pipeline was failing: from a first failure to the next success.",
@@ -390,6 +391,7 @@ WORDS = {
     "run_event": ("event_id", "message", "error_class", "url"),
     "run": ("external_id", "message", "error_class", "url"),
     "pipeline_state": ("last_error_class",),
+    "failing_span": ("error_class",),
     "annotation": ("text", "url"),
 }
 
