@@ -39,14 +39,16 @@ def program(wheel: Path, open_folder: Path) -> tuple[str]:
     return (str(environment / "bin" / "pulsewatch"),)
 
 
-def test_the_wheel_carries_every_object_and_revision(wheel: Path) -> None:
+def test_the_wheel_carries_every_object_revision_and_spec(wheel: Path) -> None:
     inside = {name.removeprefix("pulsewatch/_data/") for name in zipfile.ZipFile(wheel).namelist()}
     objects = {path.relative_to(ROOT).as_posix() for path in (ROOT / "sql" / "analytics").glob("*.sql")}
     migrations = ROOT / "backend" / "migrations"
     revisions = {path.relative_to(migrations.parent).as_posix() for path in (migrations / "versions").glob("*.py")}
+    specs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "metabase" / "specs").glob("*.yaml")}
     assert objects
     assert revisions
-    assert objects | revisions | {"migrations/env.py"} <= inside
+    assert specs
+    assert objects | revisions | specs | {"migrations/env.py"} <= inside
 
 
 def test_the_wheel_alone_migrates_and_takes_events(program: tuple[str], data_dir: Path) -> None:
@@ -65,3 +67,11 @@ def test_the_wheel_alone_migrates_and_takes_events(program: tuple[str], data_dir
         status, body = request(url, "POST", "/v1/events", key=key.out[0].strip(), body=event)
         assert (status, body) == (200, {"accepted": 1, "duplicates": 0, "rejected": []})
         assert up.stop() == 0
+
+
+def test_the_wheel_alone_reads_the_specs_for_metabase(program: tuple[str]) -> None:
+    """It gets as far as to look for Metabase: the port of discarded things has no server."""
+    settings = {"PULSEWATCH_METABASE_URL": "http://127.0.0.1:9", "PULSEWATCH_METABASE_API_KEY": "mb_x"}
+    planned = run("metabase", "plan", "--timeout", 1, program=program, **settings)
+    assert planned.process.returncode == 1
+    assert planned.err[-1].startswith("Error: no Metabase is ready at http://127.0.0.1:9 after 1 s")

@@ -31,7 +31,13 @@ SAID: dict[str, Any] = {
 
 
 def event(**changes: Any) -> RunEvent:
-    words: dict[str, Any] = {"client": "acme", "pipeline": "nightly", "run": "1", "status": Status.FAILED, "occurred_at": AT}
+    words: dict[str, Any] = {
+        "client": "acme",
+        "pipeline": "nightly",
+        "run": "1",
+        "status": Status.FAILED,
+        "occurred_at": AT,
+    }
     return RunEvent(**words | changes)
 
 

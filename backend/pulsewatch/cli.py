@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from pulsewatch import __version__, auth, erasure
 from pulsewatch import supervisor as up_
 from pulsewatch.cli_base import engine_of, migrated, options, settings_with
+from pulsewatch.cli_metabase import metabase
 from pulsewatch.cli_roles import role
 from pulsewatch.cli_rollups import rollup
 from pulsewatch.embedded import EmbeddedError, database_url
@@ -280,6 +281,7 @@ def key_revoke(key_id: UUID, data_dir: Path | None) -> None:
         raise LookupError(msg)
 
 
+cli.add_command(metabase)
 cli.add_command(role)
 cli.add_command(rollup)
 

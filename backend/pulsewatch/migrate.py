@@ -53,12 +53,12 @@ class AnalyticsObject:
 
 
 def data_folder(name: str) -> Path:
-    """`sql` or `migrations`: inside the installed package, else in the checkout around it."""
+    """`sql`, `metabase` or `migrations`: inside the installed package, else in the checkout around it."""
     package = Path(__file__).parent
     installed = package / "_data" / name
     if installed.is_dir():
         return installed
-    return package.parents[1] / "sql" if name == "sql" else package.parent / "migrations"
+    return package.parent / name if name == "migrations" else package.parents[1] / name
 
 
 def migrate(dsn: str, settings: Settings, *, as_of: datetime | None = None) -> list[str]:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError
 
 PREFIX = "PULSEWATCH_"
 ADDRESSES = ("database_url", "owner_database_url")
-SECRETS = (*ADDRESSES, "grafana_password", "metabase_password")
+SECRETS = (*ADDRESSES, "grafana_password", "metabase_password", "metabase_admin_password", "metabase_api_key")
 
 
 class Settings(BaseSettings):
@@ -49,6 +49,29 @@ class Settings(BaseSettings):
     )
     metabase_password: SecretStr | None = Field(
         None, description="Password of the role that Metabase reads with, for `pulsewatch role password metabase`."
+    )
+
+    metabase_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$",
+        description="Address of Metabase, such as http://localhost:3001.",
+    )
+    metabase_user: str | None = Field(
+        None, description="Email of an administrator of Metabase; a new Metabase gets its first one under it."
+    )
+    metabase_admin_password: SecretStr | None = Field(None, description="Password of that administrator.")
+    metabase_api_key: SecretStr | None = Field(
+        None, description="A key of Metabase's group Administrators; it stands for user and password."
+    )
+    metabase_database_host: str = Field("localhost", description="Host of the database, as Metabase reaches it.")
+    metabase_database_port: int = Field(5432, ge=1, le=65535, description="Port of the database, likewise.")
+    metabase_database_name: str = Field("pulsewatch", description="Name of the database.")
+    metabase_database_user: str | None = Field(
+        None, description="Role that Metabase reads with. Unset: role_prefix with _metabase behind it."
+    )
+    metabase_database_ssl: bool = Field(False, description="Whether Metabase demands TLS of the database.")
+    metabase_homepage: bool = Field(
+        True, description="Show Pipeline health when people open Metabase, unless something else was chosen there."
     )
 
     data_dir: Path = Field(Path(".pulsewatch"), description="Where the embedded PostgreSQL keeps its data.")

@@ -38,7 +38,10 @@ select
     counted.duration_p95_s,
     counted.duration_p99_s,
     counted.rows_sum,
-    counted.bytes_sum
+    counted.bytes_sum,
+    counted.failed_count + counted.timed_out_count as failure_count,
+    counted.succeeded_count + counted.failed_count + counted.timed_out_count as outcome_count,
+    counted.on_time_count + counted.late_count + counted.missed_count as expected_count
 from pulsewatch.fleet_day as counted;
 
 comment on view analytics.fleet_daily is
@@ -81,3 +84,9 @@ comment on column analytics.fleet_daily.rows_sum is
 'Sum of the metric rows over runs that ended and report it, in the day of finished_at; null if none does.';
 comment on column analytics.fleet_daily.bytes_sum is
 'Sum of the metric bytes over runs that ended and report it, in the day of finished_at; null if none does.';
+comment on column analytics.fleet_daily.failure_count is
+'Runs that failed or timed out, in the day of finished_at: the part of failure_rate.';
+comment on column analytics.fleet_daily.outcome_count is
+'Runs that succeeded, failed or timed out, in the day of finished_at: the whole of success_rate.';
+comment on column analytics.fleet_daily.expected_count is
+'Expected starts that came in time, late or never, in the day of slot_at: the whole of on_time_rate.';

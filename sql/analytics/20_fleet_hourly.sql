@@ -37,7 +37,10 @@ select
     counted.duration_p95_s,
     counted.duration_p99_s,
     counted.rows_sum,
-    counted.bytes_sum
+    counted.bytes_sum,
+    counted.failed_count + counted.timed_out_count as failure_count,
+    counted.succeeded_count + counted.failed_count + counted.timed_out_count as outcome_count,
+    counted.on_time_count + counted.late_count + counted.missed_count as expected_count
 from pulsewatch.fleet_hour as counted;
 
 comment on view analytics.fleet_hourly is
@@ -80,3 +83,9 @@ comment on column analytics.fleet_hourly.rows_sum is
 'Sum of the metric rows over runs that ended and report it, in the hour of finished_at; null if none does.';
 comment on column analytics.fleet_hourly.bytes_sum is
 'Sum of the metric bytes over runs that ended and report it, in the hour of finished_at; null if none does.';
+comment on column analytics.fleet_hourly.failure_count is
+'Runs that failed or timed out, in the hour of finished_at: the part of failure_rate.';
+comment on column analytics.fleet_hourly.outcome_count is
+'Runs that succeeded, failed or timed out, in the hour of finished_at: the whole of success_rate.';
+comment on column analytics.fleet_hourly.expected_count is
+'Expected starts that came in time, late or never, in the hour of slot_at: the whole of on_time_rate.';

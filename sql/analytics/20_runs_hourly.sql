@@ -46,7 +46,10 @@ select
     counted.duration_p99_s,
     counted.rows_sum,
     counted.bytes_sum,
-    counted.open_count
+    counted.open_count,
+    counted.failed_count + counted.timed_out_count as failure_count,
+    counted.succeeded_count + counted.failed_count + counted.timed_out_count as outcome_count,
+    counted.on_time_count + counted.late_count + counted.missed_count as expected_count
 from pulsewatch.pipeline_hour as counted
 left join pulsewatch.client on counted.client_id = client.id
 left join pulsewatch.pipeline on counted.client_id = pipeline.client_id and counted.pipeline_id = pipeline.id;
@@ -101,3 +104,9 @@ comment on column analytics.runs_hourly.rows_sum is
 comment on column analytics.runs_hourly.bytes_sum is
 'Sum of the metric bytes over runs that ended and report it, in the hour of finished_at; null if none does.';
 comment on column analytics.runs_hourly.open_count is 'Runs that started in the hour and have not finished yet.';
+comment on column analytics.runs_hourly.failure_count is
+'Runs that failed or timed out, in the hour of finished_at: the part of failure_rate.';
+comment on column analytics.runs_hourly.outcome_count is
+'Runs that succeeded, failed or timed out, in the hour of finished_at: the whole of success_rate.';
+comment on column analytics.runs_hourly.expected_count is
+'Expected starts that came in time, late or never, in the hour of slot_at: the whole of on_time_rate.';

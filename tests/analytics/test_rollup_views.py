@@ -32,6 +32,9 @@ DURATIONS = {20: 6, 39: 2}
 SHOWN = {
     **STORED,
     "finished_count": 10,
+    "failure_count": 2,
+    "outcome_count": 8,
+    "expected_count": 8,
     "success_rate": 0.75,
     "failure_rate": 0.25,
     "retry_rate": 0.2,
@@ -90,7 +93,7 @@ def test_all_rollups_name_the_same_numbers_in_the_same_order(acme: Acme, view: s
     columns = [name for (name,) in read(acme.connection, names, view=f"analytics.{view}")]
     fleet = [name for (name,) in read(acme.connection, names, view="analytics.fleet_hourly")]
     first = columns.index("started_count")
-    assert columns[first : first + len(fleet) - 1] == fleet[1:]
+    assert [name for name in columns[first:] if name != "open_count"] == fleet[1:]
 
 
 def test_durations_of_an_hour_are_shown_by_bucket(acme: Acme) -> None:

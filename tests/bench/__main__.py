@@ -20,7 +20,6 @@ from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres, programs
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
-from tests import dashboards
 from tests.bench import machine, panels, report
 from tests.bench.history import SPAN, Catalog, make_catalog, make_history, make_slots
 from tests.bench.measures import Bench, Place, Sizes
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         loader = stack.enter_context(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
         bench = Bench(
             full=stack.enter_context(_serving(full)),
-            empty=stack.enter_context(_serving(empty)),
+            empty=stack.enter_context(_serving(empty, is_rolled_up=False)),
             postmaster=postmaster,
             programs=programs(settings.embedded_version),
             folder=folder,
@@ -141,7 +140,7 @@ def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[s
         "storage": 2,
         "singles": 2 * sizes.rounds,
         "reads": 6,
-        "panels": 2 + len(panels.QUERIES) + len(dashboards.QUERIES),
+        "panels": 2 + len(panels.statements(datetime.now(UTC))),
     }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -173,15 +172,17 @@ def _roll_up(dsn: str, settings: Settings, until: datetime, advance: Callable[[s
 
 
 @contextlib.contextmanager
-def _serving(dsn: str) -> Iterator[Place]:
-    """The api and a worker on this database: what comes in is rolled up meanwhile, as in use."""
+def _serving(dsn: str, *, is_rolled_up: bool = True) -> Iterator[Place]:
+    """The api on this database, with a worker: what comes in is rolled up meanwhile, as in use.
+
+    The tables of the empty database are truncated between rounds, which a worker would be in the way of.
+    """
     _, headers = make_key(dsn, Role.ADMIN)
-    with serve(dsn) as server:
-        worker = Command("worker", PULSEWATCH_DATABASE_URL=dsn, PULSEWATCH_LOG_LEVEL="error")
-        try:
-            yield Place(dsn, server, headers["Authorization"].removeprefix("Bearer "))
-        finally:
-            worker.stop()
+    with serve(dsn) as server, contextlib.ExitStack() as stack:
+        if is_rolled_up:
+            worker = Command("worker", PULSEWATCH_DATABASE_URL=dsn, PULSEWATCH_LOG_LEVEL="error")
+            stack.callback(worker.stop)
+        yield Place(dsn, server, headers["Authorization"].removeprefix("Bearer "))
 
 
 def _sizes(dsn: str) -> str:

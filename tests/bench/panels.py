@@ -16,9 +16,11 @@ from pathlib import Path
 import psycopg
 
 from pulsewatch.embedded import EmbeddedPostgres
+from pulsewatch.metabase.provision import load_specs
 from tests import dashboards
 from tests.bench.history import client_slug, pipeline_name
 from tests.grafana_sql import ALL, Choice, Range, expand
+from tests.metabase.mbql import statement
 
 WARM_RUNS = 5
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
@@ -146,20 +148,22 @@ def measure(embedded: EmbeddedPostgres, dsn: str, until: datetime, advance: Call
     Cold means after a restart of the server, and with the system's cache of files emptied where this process may.
     """
     timings = []
-    for name, statement in statements(until).items():
+    for name, query in statements(until).items():
         advance(name)
         with _reader(dsn) as connection:
-            _timed(connection, statement)
-            warm = [_timed(connection, statement) for _ in range(WARM_RUNS)]
+            _timed(connection, query)
+            warm = [_timed(connection, query) for _ in range(WARM_RUNS)]
         _make_cold(embedded)
         with _reader(dsn) as connection:
-            cold, _ = _timed(connection, statement)
+            cold, _ = _timed(connection, query)
         timings.append(Timing(name, warm[0][1], statistics.median(ms for ms, _ in warm), cold))
     return timings
 
 
 def statements(until: datetime) -> dict[str, str]:
-    """By name, the queries above and those of every panel, variable and annotation of the dashboards, over 30 days."""
+    """By name, the queries above, those of every panel, variable and annotation of Grafana's dashboards, over 30 days,
+    and those of Metabase's questions, over the time that each looks back.
+    """
     since = until - timedelta(days=30)
     client, pipeline = client_slug(7), pipeline_name(7)
     own = {
@@ -174,9 +178,10 @@ def statements(until: datetime) -> dict[str, str]:
         for name, query in QUERIES.items()
     }
     chosen = {"client": Choice((client,)), "clients": Choice((ALL,), "'__all__'"), "pipeline": Choice((pipeline,))}
-    return own | {
-        f"Grafana {query.name}": expand(query.sql, Range(since, until), chosen) for query in dashboards.QUERIES
-    }
+    panels = {f"Grafana {query.name}": expand(query.sql, Range(since, until), chosen) for query in dashboards.QUERIES}
+    specs = load_specs()
+    questions = {f"Metabase {each.name}": statement(specs, each).as_string() for each in specs.questions}
+    return own | panels | questions
 
 
 def can_empty_caches() -> bool:
