@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ARRAY, Column, DateTime, Engine, Float, Text, Uuid, insert, text
+from sqlalchemy import ARRAY, JSON, Boolean, Column, DateTime, Engine, Float, Text, Uuid, insert, text
 from sqlalchemy.types import Integer
 
 from pulsewatch import auth, models
@@ -14,7 +14,16 @@ from pulsewatch.events import epoch_us
 NAMES = UUID("00000000-0000-0000-0000-000000000000")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 # What a check asks for beyond the type.
-ALLOWED = {"annotation": {"kind": "note"}, "slot": {"status": "open"}}
+ALLOWED: dict[str, dict[str, object]] = {
+    "annotation": {"kind": "note"},
+    "slot": {"status": "open"},
+    "alert": {"level": 1, "max_level": 1},
+    "alert_event": {"kind": "fired", "state": "firing", "from_state": "ok"},
+    "alert_rule": {"version": 1},
+    "alert_rule_version": {"version": 1, "change": "created"},
+    "notification": {"reason": "fired", "status": "pending"},
+    "notification_attempt": {"outcome": "sent"},
+}
 
 
 def execute(engine: Engine, statement: str, **values: object) -> Any:
@@ -84,6 +93,8 @@ def add_row(engine: Engine, table: str, **values: object) -> None:
 def _anything(column: Column[Any]) -> object:
     kinds: dict[type, object] = {
         ARRAY: [],
+        Boolean: False,
+        JSON: {},
         DateTime: NOON,
         Uuid: NAMES,
         Text: "x",

@@ -5,7 +5,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Double, Engine, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Engine,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB
 
 from pulsewatch.db import metadata
@@ -54,8 +68,43 @@ GIVEN: dict[str, Any] = {
     "until_at": AT + timedelta(hours=1),
     "ended_at": AT + timedelta(hours=1),
     "finished_at": AT + timedelta(minutes=1),
+    # Of alerts: one that fired as critical, was taken on, and is over; its message went out.
+    "state": "firing",
+    "from_state": "pending",
+    "level": 2,
+    "max_level": 2,
+    "prev_level": 0,
+    "acknowledged_at": lambda whose: AT + timedelta(seconds=whose.number),
+    "resolved_at": AT + timedelta(minutes=20),
+    "resolve_reason": "recovered",
+    "change": "created",
+    "rule_id": lambda whose: whose.client_id,
+    "channel_id": lambda whose: whose.client_id,
+    "spec": lambda whose: {"title": f"{whose.slug}-title", "kind": "freshness", "channels": [whose.slug]},
+    "evidence": lambda whose: {"runs": [str(whose.uuid)]},
+    "is_backfill": False,
+    "is_dry_run": False,
+    "is_enabled": True,
+    "deleted_at": None,
+    "starts_at": AT,
+    "ends_at": AT + timedelta(hours=1),
+    "outcome": "sent",
+    "held_by": None,
+    "lease_until": None,
+    "lease_token": None,
+    "sent_at": lambda whose: AT + timedelta(seconds=whose.number),
+    "last_error": None,
 }
-GIVEN_IN = {("slot", "status"): "late"}
+GIVEN_IN: dict[tuple[str, str], Any] = {
+    ("slot", "status"): "late",
+    ("alert_rule", "kind"): "freshness",
+    ("alert_rule", "key"): lambda whose: whose.slug,
+    ("alert_event", "kind"): "fired",
+    ("channel", "kind"): "webhook",
+    ("channel", "key"): lambda whose: whose.slug,
+    ("notification", "status"): "sent",
+    ("notification", "reason"): "fired",
+}
 
 
 def value(table: Table, column: Column[Any], whose: Whose) -> object:
@@ -67,7 +116,8 @@ def value(table: Table, column: Column[Any], whose: Whose) -> object:
         return whose.slug
     if name.endswith("_metrics"):
         return {"rows": whose.number}
-    return GIVEN_IN.get((table.name, name), GIVEN[name] if name in GIVEN else by_type(column, whose))
+    known = GIVEN_IN.get((table.name, name), GIVEN[name] if name in GIVEN else by_type(column, whose))
+    return known(whose) if callable(known) else known
 
 
 def by_type(column: Column[Any], whose: Whose) -> object:
@@ -84,9 +134,11 @@ def by_type(column: Column[Any], whose: Whose) -> object:
             return AT
         case Uuid():
             return whose.uuid
+        case Boolean():
+            return False
         case JSONB():
             return {"pipeline": whose.slug}
-        case BYTEA():
+        case BYTEA() | LargeBinary():
             return whose.slug.encode().ljust(32)
         case Text():
             return f"{whose.slug}-{column.name}"

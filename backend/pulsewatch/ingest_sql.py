@@ -95,7 +95,8 @@ merged as (
         last_at = greatest(excluded.last_at, run.last_at),
         flags = excluded.flags | run.flags,
         prev_started_at = coalesce(run.start_at, run.implied_start_at),
-        prev_finished_at = run.finished_at
+        prev_finished_at = run.finished_at,
+        received_at = greatest(now(), run.received_at)
     -- Nothing is written, and no hour marked, where the events were known already.
     where {_WINS}
         or {_OPENS}

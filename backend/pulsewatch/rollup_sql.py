@@ -70,12 +70,12 @@ TAKE_SQL = """
 with taken as (
     delete from pulsewatch.dirty
     where ctid = any(array(select ctid from pulsewatch.dirty limit %(limit)s))
-    returning client_id, pipeline_id, hour_at, first_at
+    returning client_id, pipeline_id, hour_at, first_at, marked_at
 ),
 
 handed_on as (
-    insert into pulsewatch.slot_mark (client_id, pipeline_id, hour_at, first_at)
-    select distinct taken.client_id, taken.pipeline_id, taken.hour_at, taken.first_at
+    insert into pulsewatch.slot_mark (client_id, pipeline_id, hour_at, first_at, marked_at)
+    select taken.client_id, taken.pipeline_id, taken.hour_at, taken.first_at, min(taken.marked_at)
     from taken
     cross join lateral (
         select
@@ -84,6 +84,20 @@ handed_on as (
         offset 0
     ) as plan
     where taken.first_at is not null
+    group by taken.client_id, taken.pipeline_id, taken.hour_at, taken.first_at
+),
+
+-- The rules that watch a pipeline look at it again, once its numbers are there: at each tick that knows more of it.
+watched as (
+    insert into pulsewatch.alert_mark (client_id, pipeline_id, marked_at)
+    select distinct
+        taken.client_id, taken.pipeline_id, date_bin('5 seconds', taken.marked_at, '2000-01-01 00:00:00+00')
+    from taken
+    where exists (
+        select
+        from pulsewatch.alert_target as target
+        where target.client_id = taken.client_id and target.pipeline_id in (taken.pipeline_id, 0)
+    )
 )
 
 select client_id, pipeline_id, hour_at, min(first_at) as from_at, max(first_at) as until_at, count(*) as mark_count
