@@ -51,7 +51,7 @@ pictures: $(READY) ## draw docs/images from the dashboards and two weeks of the 
 
 SECRETS := .secrets
 PASSWORDS := postgres_password grafana_admin_password grafana_reader_password metabase_admin_password \
-	metabase_reader_password metabase_app_password metabase_encryption_key
+	metabase_reader_password metabase_app_password metabase_encryption_key secret_key
 
 # The folder is closed to others; its files are not, because the containers read them as users of their own.
 secrets: ## write random passwords for docker-compose.yml into .secrets/

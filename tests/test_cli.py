@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -76,6 +77,18 @@ def test_up_takes_events_under_a_key_made_beside_it_and_leaves_nothing_running(u
     assert server_pid(data_dir) is None
     assert key not in "".join(up.err)
     assert all(json.loads(line)["message"] for line in up.err)
+
+
+def test_up_tells_its_children_where_the_key_of_the_secrets_lies_and_nobody_else_reads_it(
+    up: Command, data_dir: Path
+) -> None:
+    key = data_dir / "secret.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    children = up.children
+    for name in ("api", "worker"):
+        environment = Path(f"/proc/{children[name]}/environ").read_text().split("\0")
+        assert f"PULSEWATCH_SECRET_KEY_FILE={key}" in environment
+        assert key.read_text().strip() not in "".join(environment)
 
 
 def test_a_second_up_on_the_same_folder_is_told_so_and_ctrl_c_stops_the_first(up: Command, data_dir: Path) -> None:

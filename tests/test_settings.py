@@ -110,3 +110,15 @@ def test_hours_and_slots_are_kept_at_least_as_long_as_the_runs(name: str) -> Non
         ValidationError, match=rf"{name.upper()} \(59\) must be at least PULSEWATCH_KEEP_RUNS_DAYS \(60\)"
     ):
         Settings.model_validate(times | {name: 59})
+
+
+def test_networks_are_read_from_a_list() -> None:
+    assert Settings().outbound_networks == ()
+    settings = Settings.model_validate({"outbound_allow": "10.20.0.0/16, 127.0.0.1,fd00::/8,"})
+    assert [str(network) for network in settings.outbound_networks] == ["10.20.0.0/16", "127.0.0.1/32", "fd00::/8"]
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "10.0.0.1/8", "localhost", "*", "10.0.0.0/8;127.0.0.1"])
+def test_what_is_no_network_is_refused_when_the_program_starts(text: str) -> None:
+    with pytest.raises(ValidationError, match="outbound_allow"):
+        Settings.model_validate({"outbound_allow": text})

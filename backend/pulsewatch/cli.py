@@ -31,10 +31,11 @@ from pulsewatch.migrate import MigrateError
 from pulsewatch.migrate import migrate as migrate_database
 from pulsewatch.problems import Problem
 from pulsewatch.roles import RoleError, script
+from pulsewatch.secretbox import SecretKeyError, key_setting
 from pulsewatch.settings import PREFIX, export
 from pulsewatch.telemetry import configure_logging
 
-EXPECTED = (EmbeddedError, MigrateError, RoleError, up_.UpError, LookupError)
+EXPECTED = (EmbeddedError, MigrateError, RoleError, SecretKeyError, up_.UpError, LookupError)
 
 
 class Commands(click.Group):
@@ -151,7 +152,7 @@ def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host:
         _be_child(parent)
     listener = up_.listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
     with listener, migrated(settings) as dsn:
-        export({"database_url": dsn})
+        export({"database_url": dsn, **key_setting(settings)})
         config = uvicorn.Config(
             "pulsewatch.asgi:build",
             factory=True,

@@ -7,6 +7,7 @@ path of a file, in the variable of the same name with `_FILE` behind it (Docker 
 import os
 from collections.abc import Mapping
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +18,22 @@ from sqlalchemy.exc import ArgumentError
 
 PREFIX = "PULSEWATCH_"
 ADDRESSES = ("database_url", "owner_database_url")
-SECRETS = (*ADDRESSES, "grafana_password", "metabase_password", "metabase_admin_password", "metabase_api_key")
+SECRETS = (
+    *ADDRESSES,
+    "secret_key",
+    "grafana_password",
+    "metabase_password",
+    "metabase_admin_password",
+    "metabase_api_key",
+)
+
+SECRET_KEY_CHARS = 32
+NEW_SECRET_KEY = "make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"  # noqa: S105 (a hint)
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of a list separated by commas. Raises ValueError, which names the wrong one."""
+    return tuple(ip_network(item.strip()) for item in text.split(",") if item.strip())
 
 
 class Settings(BaseSettings):
@@ -83,6 +99,17 @@ class Settings(BaseSettings):
     )
     embedded_version: Literal["18", "16"] = Field("18", description="Major version of a new embedded server.")
 
+    secret_key: SecretStr | None = Field(
+        None,
+        description="What channel secrets are encrypted with: 32 random characters or more. Several, separated by "
+        "commas, while it is changed: the first encrypts. Unset: data_dir/secret.key; needed with database_url.",
+    )
+    outbound_allow: str = Field(
+        "",
+        description="Networks that alert channels may reach although they are not public, as CIDR, separated by "
+        "commas: 10.20.0.0/16,127.0.0.1/32.",
+    )
+
     host: str = Field("127.0.0.1", description="Address the API listens on.")
     port: int = Field(8080, ge=0, le=65535, description="Port the API listens on.")
 
@@ -104,6 +131,12 @@ class Settings(BaseSettings):
         400, ge=1, le=3650, description="How long the numbers of each hour are kept (>= runs); those of days stay."
     )
     keep_slots_days: int = Field(400, ge=1, le=3650, description="How long expected starts are kept (>= runs).")
+    keep_alerts_days: int = Field(
+        400,
+        ge=1,
+        le=3650,
+        description="How long past alerts, their events and messages, and silences are kept.",
+    )
     keep_rejects_days: int = Field(14, ge=1, le=365, description="How long rejected items are kept.")
 
     log_format: Literal["auto", "json", "text"] = Field(
@@ -137,6 +170,28 @@ class Settings(BaseSettings):
             msg = "is not of the form postgresql://user:password@host:port/name (characters such as @ in %40 form)"
             raise ValueError(msg)
         return address
+
+    @field_validator("secret_key")
+    @classmethod
+    def is_hard_to_guess(cls, keys: SecretStr | None) -> SecretStr | None:
+        """Refuse what is too short to be random, without repeating it."""
+        for key in [] if keys is None else keys.get_secret_value().split(","):
+            if len(key.strip()) < SECRET_KEY_CHARS:
+                msg = f"must be at least {SECRET_KEY_CHARS} random characters, each of several; {NEW_SECRET_KEY}"
+                raise ValueError(msg)
+        return keys
+
+    @field_validator("outbound_allow")
+    @classmethod
+    def is_networks(cls, text: str) -> str:
+        """Refuse what is no list of networks when the program starts, not when an alert has to go out."""
+        parse_networks(text)
+        return text
+
+    @property
+    def outbound_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`outbound_allow`, read."""
+        return parse_networks(self.outbound_allow)
 
     @model_validator(mode="after")
     def runs_outlive_their_events(self) -> Self:

@@ -23,6 +23,7 @@ from types import FrameType
 
 from pulsewatch.embedded import EmbeddedPostgres
 from pulsewatch.migrate import migrate
+from pulsewatch.secretbox import key_setting
 from pulsewatch.settings import Settings, export
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def running(settings: Settings) -> Iterator[Stack]:
             listener = exits.enter_context(listen(settings.host, settings.port))
             dsn = settings.database_url.get_secret_value()
         migrate(dsn, settings)
-        export({"database_url": dsn})
+        export({"database_url": dsn, **key_setting(settings)})
         alive, ours = os.pipe()
         exits.callback(os.close, ours)
         exits.callback(os.close, alive)
