@@ -1,0 +1,94 @@
+"""Too large a share of the runs of the last minutes, hours or days failed."""
+
+from typing import cast
+
+from pydantic import Field
+
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
+from pulsewatch.rules.known_runs import known_runs
+from pulsewatch.rules.spans import runs_of_span, spoken
+
+WEEK_S = 7 * 86_400
+
+
+class FailureRate(Params):
+    """Over which time, and how many runs it takes to speak of a rate."""
+
+    window_s: int = Field(ge=60, le=WEEK_S, description="Runs that ended within so many seconds.")
+    min_runs: int = Field(5, ge=1, le=100_000, description="With fewer runs the rate counts as 0.")
+    min_failures: int = Field(1, ge=1, le=100_000, description="With fewer failures the rate counts as 0.")
+
+
+_WINDOW = "make_interval(secs => (asked.params ->> 'window_s')::double precision)"
+
+# A run that ends in the window may have begun long before: the hours of the window know how long.
+OBSERVE = f"""
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
+    case
+        when ended.run_count = 0 then null
+        when ended.run_count < (asked.params ->> 'min_runs')::bigint then 0
+        when ended.failed_count < (asked.params ->> 'min_failures')::bigint then 0
+        else ended.failed_count::double precision / ended.run_count
+    end as value,
+    ended.last_at as sample_at,
+    -- Where nothing failed, nothing but the end of all that is known can change the verdict.
+    case when ended.failed_count > 0 then ended.oldest_at else ended.last_at end + {_WINDOW} as next_at,
+    coalesce(ended.run_ids, '{{}}') as run_ids
+from asked
+cross join lateral (
+    select least(min(hour.first_at_min), asked.as_of - {_WINDOW}) as since
+    from pulsewatch.pipeline_hour as hour
+    where hour.client_id = asked.client_id
+        and hour.pipeline_id = asked.pipeline_id
+        and hour.hour_at > asked.as_of - {_WINDOW} - interval '1 hour'
+        and hour.hour_at <= asked.as_of
+) as searched
+cross join lateral (
+    select
+        count(*) as run_count,
+        count(*) filter (where run.status <> 'succeeded') as failed_count,
+        min(run.finished_at) as oldest_at,
+        max(run.finished_at) as last_at,
+        (
+            array_agg(run.id order by run.order_at desc, run.id desc) filter (where run.status <> 'succeeded')
+        )[1:{MAX_RUNS_SHOWN}] as run_ids
+    from {known_runs(since="searched.since", newest=None)} as run
+    where run.finished_at > asked.as_of - {_WINDOW}
+        and run.status in ('succeeded', 'failed', 'timed_out')
+) as ended
+"""
+
+# When a run ends, and when it leaves the window.
+INSTANTS = f"""
+select span.rule_id, span.client_id, span.pipeline_id, changed.at as as_of
+from span
+cross join lateral (
+    select make_interval(secs => (span.params ->> 'window_s')::double precision) as width
+) as counted
+cross join lateral {runs_of_span("counted.width")} as run
+cross join lateral (values (run.finished_at), (run.finished_at + counted.width)) as changed (at)
+where changed.at >= span.from_at and changed.at < span.to_at
+"""
+
+
+def _share(level: float) -> None:
+    if not 0 < level <= 1:
+        raise ValueError("a share above 0 and up to 1")
+
+
+def _describe(value: float, threshold: float, params: Params) -> str:
+    window_s = cast("FailureRate", params).window_s
+    return f"{value * 100:.3g} % of the runs of the last {spoken(window_s)} failed (limit {threshold * 100:.3g} %)"
+
+
+KIND = Kind(
+    name="failure_rate",
+    title="Failure rate",
+    unit="share",
+    params=FailureRate,
+    observe=OBSERVE,
+    instants=INSTANTS,
+    describe=_describe,
+    check_level=_share,
+)

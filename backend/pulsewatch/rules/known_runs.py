@@ -1,0 +1,238 @@
+"""Runs as they were at a time, by what was known then: the one way in which rules read runs."""
+
+from typing import Literal
+
+# As far as a pipeline's state looks.
+NEWEST = 64
+
+_BEST = "order by told.state_key desc, told.key desc"
+
+# What had been received of a run of which more came later: its row tells all of it, so it is worked out again from
+# its events, by the rules of ingestion (docs/ingestion.md): the event of the greatest state_key wins (pulsewatch.events
+# has the same number), equals are settled by the greater key.
+_TOLD = f"""
+select
+    min(least(told.started_at, told.occurred_at)) as first_at,
+    max(told.occurred_at) as last_at,
+    case when bool_and(told.is_info) then 'queued' else (array_agg(told.status {_BEST}))[1] end as status,
+    (array_agg(case when told.is_end then told.occurred_at end {_BEST}))[1] as finished_at,
+    (array_agg(told.duration_s {_BEST}))[1] as said_duration_s,
+    (array_agg(
+        case when told.is_end then told.occurred_at - make_interval(secs => told.duration_s) end {_BEST}
+    ))[1] as implied_start_at,
+    (array_agg(told.error_class {_BEST}))[1] as error_class,
+    (array_agg(told.scheduled_at {_BEST}))[1] as winner_scheduled_at,
+    (array_agg(told.metrics {_BEST}))[1] as winner_metrics,
+    (array_agg(told.scheduled_at order by told.occurred_at, told.key))[1] as opening_scheduled_at,
+    (array_agg(told.metrics order by told.occurred_at, told.key))[1] as opening_metrics,
+    min(case when told.status = 'running' then least(told.started_at, told.occurred_at) else told.started_at end)
+        filter (where not told.is_info and told.attempt = told.last_attempt) as start_at,
+    max(told.received_at) as received_at
+from (
+    select
+        event.status, event.occurred_at, event.started_at, event.scheduled_at, event.duration_s, event.error_class,
+        event.metrics, event.dedupe_key as key, event.received_at,
+        event.status = 'info' as is_info,
+        event.status in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') as is_end,
+        coalesce(event.attempt, 0) as attempt,
+        max(coalesce(event.attempt, 0)) filter (where event.status <> 'info') over () as last_attempt,
+        case when event.status = 'info' then 0 else
+            (coalesce(event.attempt, 0)::bigint << 58)
+            | (
+                case event.status when 'queued' then 0 when 'running' then 1 when 'timed_out' then 2 else 3 end::bigint
+                << 56
+            )
+            | ((extract(epoch from event.occurred_at) * 1000000)::bigint << 3)
+            | case event.status when 'failed' then 4 when 'cancelled' then 3 when 'skipped' then 2
+                when 'succeeded' then 1 else 0 end
+        end as state_key
+    from pulsewatch.run_event as event
+    where event.client_id = recent.client_id
+        and event.occurred_at between recent.opened_at and recent.last_at
+        and event.run_id = recent.id
+        and event.received_at < asked.known_at
+) as told
+"""
+
+# How the rows of a target are found.
+Of = Literal["pipeline", "client"]
+KEY: dict[Of, str] = {
+    "pipeline": "{0}.client_id = {1}.client_id and {0}.pipeline_id = {1}.pipeline_id",
+    "client": "{0}.client_id = {1}.client_id",
+}
+
+_KNOWN = f"""
+    select
+        known.id, known.order_at, known.first_at, known.last_at, known.started_at, known.scheduled_at,
+        known.received_at,
+        case when known.has_ended then known.finished_at end as finished_at,
+        case
+            when known.has_ended then known.status
+            when known.status <> 'queued' and known.started_at <= asked.as_of then 'running'
+            else 'queued'
+        end as status,
+        case
+            when known.has_ended then coalesce(
+                known.said_duration_s,
+                case
+                    when known.finished_at >= known.start_at
+                        then extract(epoch from known.finished_at - known.start_at)::double precision
+                end
+            )
+        end as duration_s,
+        case when known.has_ended then known.error_class end as error_class,
+        case
+            when known.has_ended
+                then coalesce(known.opening_metrics, '{{{{}}}}') || coalesce(known.winner_metrics, '{{{{}}}}')
+        end as metrics
+    from (
+        select
+            recent.id, {{order_at}} as order_at, version.*,
+            coalesce(version.start_at, version.implied_start_at) as started_at,
+            coalesce(version.winner_scheduled_at, version.opening_scheduled_at) as scheduled_at,
+            coalesce(version.finished_at <= asked.as_of, false) as has_ended
+        from (
+            select
+                run.client_id, run.id, run.first_at, run.last_at, run.status, run.finished_at, run.said_duration_s,
+                run.implied_start_at, run.error_class, run.winner_scheduled_at, run.winner_metrics,
+                run.opening_scheduled_at, run.opening_metrics, run.start_at, run.received_at, run.opened_at
+            from pulsewatch.run
+            where {{key}}
+                and run.first_at <= asked.as_of
+                and run.first_at >= {{since}}
+                and ({{only}})
+            order by run.first_at desc
+            {{limit}}
+        ) as recent
+        cross join lateral (
+            select
+                recent.first_at, recent.last_at, recent.status, recent.finished_at, recent.said_duration_s,
+                recent.implied_start_at, recent.error_class, recent.winner_scheduled_at, recent.winner_metrics,
+                recent.opening_scheduled_at, recent.opening_metrics, recent.start_at, recent.received_at
+            where recent.received_at < asked.known_at
+            union all
+            select
+                told.first_at, told.last_at, told.status, told.finished_at, told.said_duration_s,
+                told.implied_start_at, told.error_class, told.winner_scheduled_at, told.winner_metrics,
+                told.opening_scheduled_at, told.opening_metrics, told.start_at, told.received_at
+            from (select where recent.received_at >= asked.known_at) as late
+            cross join lateral ({_TOLD}) as told
+            where told.first_at <= asked.as_of
+        ) as version
+        -- Said again, or the planner forgets it and sorts.
+        order by recent.first_at desc
+        offset 0
+    ) as known
+"""
+
+
+def _select(order_at: str, since: str, newest: int | None, only: str, of: Of) -> str:
+    return _KNOWN.format(
+        order_at=order_at,
+        key=KEY[of].format("run", "asked"),
+        since=since,
+        only=only,
+        limit="" if newest is None else f"limit {newest}",
+    )
+
+
+def known_runs(
+    *,
+    since: str = "'-infinity'",
+    newest: int | None = NEWEST,
+    only: str = "true",
+    of: Of = "pipeline",
+) -> str:
+    """A table expression for `cross join lateral`: runs of the target of `asked`, in no order.
+
+    As they were at asked.as_of, by the events received before asked.known_at ('infinity': all there are). A run that
+    had not begun by then, or was not known, is left out; one that had not ended has status running or queued, and no
+    finished_at. Columns: id, first_at, last_at, started_at, scheduled_at, finished_at, status, received_at (of the
+    latest known event that changed it), and of those that have ended duration_s, error_class, metrics (jsonb).
+
+    `since` is an expression over `asked`: the earliest first_at that is looked at. `newest`: so many are looked at,
+    known or not; None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every
+    row that is wanted, and wherever run.received_at >= asked.known_at.
+    """
+    return f"({_select('version.first_at', since, newest, only, of)})"
+
+
+def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
+    """A select of the newest run of the target of `asked` for which a condition on `run` holds; none if there is none.
+
+    By the first_at that was known then; of equals that of the greater id. Where asked.is_settled tells that nothing
+    was received since, that is the first_at of its row, and rows are read one by one until it is found. Each row costs
+    a microsecond or two, and there are tens of thousands of targets. Without `if_`, a condition on what was found
+    before, nothing is read.
+    """
+    orders = {"asked.is_settled": "recent.first_at", "not asked.is_settled": "version.first_at"}
+    return "\nunion all\n".join(
+        f"""(
+    select first.*
+    from (
+        select newest.*
+        from (
+            select run.id, run.order_at, {columns}
+            from ({_select(order_at, "'-infinity'", NEWEST, "true", "pipeline")}) as run
+            where {where}
+            order by run.order_at desc
+            fetch first 1 row with ties
+        ) as newest
+        order by newest.id desc
+        limit 1
+    ) as first
+    where {condition} and {if_}
+)"""
+        for condition, order_at in orders.items()
+    )
+
+
+# The last end of a run of the pipeline of `asked` that succeeded, failed or timed out, if it was a success: as the
+# pipeline's state tells it, which costs a fraction of looking at runs. Nothing where the state may tell of something
+# that came later: then runs have to be looked at.
+LAST_SUCCESS = """(
+    select
+        state.last_outcome_run_id as run_id, state.last_finished_at as finished_at,
+        state.last_duration_s as duration_s, state.last_success_at
+    from pulsewatch.pipeline_state as state
+    where state.client_id = asked.client_id
+        and state.pipeline_id = asked.pipeline_id
+        and asked.is_settled
+        and asked.known_at < 'infinity'
+        and state.last_outcome = 'succeeded'
+        and state.last_finished_at <= asked.as_of
+        and state.last_run_first_at <= asked.as_of
+    offset 0
+)"""
+
+
+# When something was received of a pipeline of `span`, or of any of a client's; the second half of what `instants` are
+# for backtests by what was known then.
+ARRIVALS = """
+select span.rule_id, span.client_id, span.pipeline_id, event.received_at as as_of
+from span
+cross join lateral (
+    select distinct event.received_at
+    from pulsewatch.run_event as event
+    where event.client_id = span.client_id
+        and span.pipeline_id in (event.pipeline_id, 0)
+        and event.received_at >= span.from_at
+        and event.received_at < span.to_at
+        and event.occurred_at >= span.from_at - interval '7 days'
+    offset 0
+) as event
+"""
+
+# What is known already of a time to come, where the clocks of producers are ahead: pipelines of `asked` have to be
+# looked at again then, whatever their rules. Kinds leave it out of their next_at.
+COMING = """
+select event.client_id, event.pipeline_id, min(event.occurred_at) as next_at
+from (select distinct client_id, as_of from asked) as asked
+cross join lateral (
+    select event.client_id, event.pipeline_id, event.occurred_at
+    from pulsewatch.run_event as event
+    where event.client_id = asked.client_id and event.occurred_at > asked.as_of
+    offset 0
+) as event
+group by event.client_id, event.pipeline_id
+"""

@@ -1,0 +1,58 @@
+"""What the last run tells: what kinds share that look at its numbers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pulsewatch.rules.base import Direction, Params
+from pulsewatch.rules.known_runs import LAST_SUCCESS, newest_run
+from pulsewatch.rules.spans import runs_of_span
+
+Ended = Literal["succeeded", "failed", "timed_out", "cancelled", "skipped"]
+
+
+class LastRun(Params):
+    """Of which runs, and whether more is worse or less is."""
+
+    direction: Literal["above", "below"] = Field("above", description="above: more is worse; below: less is.")
+    statuses: tuple[Ended, ...] = Field(("succeeded",), min_length=1, description="Runs that ended so are looked at.")
+
+
+def observe(number: str, of_success: str = "null::double precision") -> str:
+    """The statement of a kind whose value is this expression over `run`, of the newest run that has it.
+
+    `of_success` is the same over LAST_SUCCESS, where the pipeline's state has it.
+    """
+    where = f"run.finished_at is not null and asked.params -> 'statuses' ? run.status and {number} is not null"
+    return f"""
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
+    coalesce({of_success}, newest.value) as value,
+    case when {of_success} is not null then success.finished_at else newest.finished_at end as sample_at,
+    null::timestamptz as next_at,
+    case
+        when {of_success} is not null then array[success.run_id]
+        when newest.id is not null then array[newest.id]
+        else '{{}}'
+    end as run_ids
+from asked
+left join lateral {LAST_SUCCESS} as success on asked.params -> 'statuses' = '["succeeded"]'
+left join lateral (
+    {newest_run(f"run.finished_at, {number} as value", where, if_=f"{of_success} is null")}
+) as newest on true
+"""
+
+
+# A run counts from its end on.
+INSTANTS = f"""
+select span.rule_id, span.client_id, span.pipeline_id, run.finished_at as as_of
+from span
+cross join lateral {runs_of_span()} as run
+where run.finished_at >= span.from_at and run.finished_at < span.to_at
+"""
+
+
+def direction(params: Params) -> Direction:
+    """As its parameters say."""
+    assert isinstance(params, LastRun)  # noqa: S101 - narrows the type
+    return params.direction
