@@ -49,12 +49,16 @@ MAY_WRITE = frozenset({Role.WRITE, Role.ADMIN})
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `client_id` and `client` (its slug) are None for a key that sees every client."""
+    """Who sent a request. `client_id` and `client` (its slug) are None for a key that sees every client.
+
+    `name` is that of the key: who did something, as far as is known.
+    """
 
     key_id: UUID
     role: Role
     client_id: int | None
     client: str | None
+    name: str | None = None
 
     @property
     def may_ingest(self) -> bool:
@@ -201,7 +205,7 @@ class _Known:
 _LOOK_UP = text(
     """
     select
-        k.id, k.role, k.client_id, c.slug as client,
+        k.id, k.role, k.client_id, c.slug as client, k.name,
         k.revoked_at is not null as is_revoked,
         extract(epoch from k.expires_at - now())::float8 as expires_in_s,
         coalesce(k.last_used_at < now() - interval '1 minute', true) as is_use_due
@@ -278,7 +282,7 @@ class Keyring:
                 return _Known(None, "The API key has expired.", now + CACHE_S)
             if row.is_use_due:
                 connection.execute(_NOTE_USE, {"id": row.id})
-        caller = Caller(row.id, Role(row.role), row.client_id, row.client)
+        caller = Caller(row.id, Role(row.role), row.client_id, row.client, row.name)
         believed_s = CACHE_S if row.expires_in_s is None else min(CACHE_S, row.expires_in_s)
         return _Known(caller, "", now + believed_s)
 

@@ -64,6 +64,21 @@ ROLLUP_LAG_SECONDS = Gauge(
     "Seconds that the oldest change waits to be seen in hours, days and states; NaN while the database does not tell.",
 )
 ROLLUP_MARKS = Gauge("pulsewatch_rollup_marks", "Marks of changes that wait; NaN while the database does not tell.")
+NOTIFICATIONS_PENDING = Gauge(
+    "pulsewatch_notifications_pending", "Notifications that wait to be sent; NaN while the database does not tell."
+)
+NOTIFICATIONS_OLDEST_SECONDS = Gauge(
+    "pulsewatch_notifications_oldest_pending_seconds",
+    "Seconds that the oldest of them has waited; NaN while the database does not tell.",
+)
+NOTIFICATIONS_DEAD = Gauge(
+    "pulsewatch_notifications_dead", "Notifications that were given up; NaN while the database does not tell."
+)
+NOTIFICATION_ATTEMPTS = Gauge(
+    "pulsewatch_notification_attempts_last_hour",
+    "Attempts of the last hour by kind of channel and outcome (sent, retry, permanent, lost).",
+    ["kind", "outcome"],
+)
 POOL_CONNECTIONS = Gauge(
     "pulsewatch_db_pool_connections",
     "Connections of this process by pool (api, ingest) and state (in_use, idle).",
@@ -161,7 +176,7 @@ def route_template(scope: Scope) -> str:
     named = scope.get(ROUTE_KEY)
     if named is not None:
         return str(named)
-    return str(getattr(scope.get("route"), "path", "unmatched"))
+    return str(getattr(scope.get("route"), "path_format", "unmatched"))
 
 
 @cache  # there are few: no invented path or method gets here

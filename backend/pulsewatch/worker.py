@@ -23,8 +23,9 @@ from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Engine, text
 
-from pulsewatch import ingest, resolve, retention, rollups, slots
+from pulsewatch import alerting, delivery, ingest, resolve, retention, rollups, rulebook, slots
 from pulsewatch.db import make_engine
+from pulsewatch.outbound import Outbound
 from pulsewatch.overdue import overdue
 from pulsewatch.settings import Settings
 from pulsewatch.submissions import Submission
@@ -41,6 +42,9 @@ SLOTS_EVERY = timedelta(seconds=2)
 # Where much is to be done at once, so many rounds are gone before the next tick.
 SLOT_ROUNDS = 10
 OVERDUE_EVERY = timedelta(seconds=10)
+# More often than there are instants to evaluate for: one is evaluated as soon as all is known of it.
+ALERTS_EVERY = timedelta(seconds=1)
+DELIVERY_EVERY = timedelta(seconds=1)
 
 
 def heartbeat(engine: Engine, started_at: datetime, worker_id: str, as_of: datetime) -> None:
@@ -126,6 +130,36 @@ def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
     log.info("timed out: %s runs", receipt.accepted)
 
 
+class Evaluator:
+    """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_first = True
+
+    def __call__(self, as_of: datetime) -> None:
+        if self._is_first:
+            with self._engine.begin() as connection:
+                rulebook.ensure_builtin(connection, as_of)
+            self._is_first = False
+        ticked = alerting.tick(self._engine, as_of)
+        if ticked is not None and ticked.events:
+            log.info("alert rules: %s events", ticked.events)
+
+
+def deliver(engine: Engine, settings: Settings, outbound: Outbound, as_of: datetime) -> None:
+    """Send the notifications that are due."""
+    done = delivery.deliver(engine, settings, outbound, as_of)
+    if done != delivery.Delivered():
+        log.info(
+            "notifications: %s sent, %s failed and tried again, %s refused, %s taken over from a worker that is gone",
+            done.sent,
+            done.retry,
+            done.permanent,
+            done.taken_over,
+        )
+
+
 def guarded(name: str, tick: Callable[[datetime], None]) -> Callable[[], None]:
     """The tick at the current time, its failure logged and left to the next time."""
 
@@ -161,6 +195,9 @@ class Worker:
         self._every(ROLLUPS_EVERY, "rollups", Refresher(self.engine, settings))
         self._every(SLOTS_EVERY, "slots", partial(judge_slots, self.engine, settings))
         self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
+        self._every(ALERTS_EVERY, "alerts", Evaluator(self.engine))
+        outbound = Outbound(settings.outbound_networks)
+        self._every(DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound))
         self._every(HOUSEKEEPING_EVERY, "partitions", partial(make_room, self.engine, settings))
         self._every(HOUSEKEEPING_EVERY, "retention", partial(clean_up, self.engine, settings))
 

@@ -20,7 +20,7 @@ from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres, programs
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
-from tests.bench import machine, panels, report
+from tests.bench import alerts, machine, panels, report
 from tests.bench.history import SPAN, Catalog, make_catalog, make_history, make_slots
 from tests.bench.measures import Bench, Place, Sizes
 from tests.bench.stream import Stream
@@ -28,7 +28,7 @@ from tests.conftest import create_database
 from tests.running import Command
 from tests.serving import make_key, serve
 
-PARTS = ("batches", "storage", "singles", "reads", "panels")
+PARTS = ("batches", "storage", "singles", "reads", "panels", "alerts")
 USUAL = Sizes(
     rounds=5,
     batches=60,
@@ -74,10 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines = [f"- {name}: {text}" for name, text in machine.describe(full)]
         lines.append(f"- Command: `python -m tests.bench {' '.join(sys.argv[1:] if arguments is None else arguments)}`")
         _print("\n".join(lines))
+        if {"panels", "alerts"} & set(options.only):
+            _roll_up(full, settings, until, advance)
         if "panels" in options.only:
             # First of all, because it restarts the server.
-            _roll_up(full, settings, until, advance)
             _print(report.panels(panels.measure(embedded, full, until, advance), are_cold=panels.can_empty_caches()))
+        if "alerts" in options.only:
+            _print(report.alerts(alerts.measure(full, until, advance)))
         postmaster = embedded.pid()
         if postmaster is None:
             raise RuntimeError("PostgreSQL does not run")
@@ -141,6 +144,7 @@ def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[s
         "singles": 2 * sizes.rounds,
         "reads": 6,
         "panels": 2 + len(panels.statements(datetime.now(UTC))),
+        "alerts": 4 + alerts.ROUNDS,
     }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from tests.bench.alerts import Timed
 from tests.bench.measures import Side
 from tests.bench.panels import Timing
 
@@ -45,6 +46,19 @@ def batches(sides: dict[str, Side], *, runs: int, events: int, connections: int)
         ["rate with history / rate when empty", verdict(full.rate / empty.rate, 0.85), ">= 0.85"],
     ]
     return table(head, rows) + "\n" + table(["ratio of medians", "measured", "target"], ratios)
+
+
+def alerts(timed: Sequence[Timed]) -> str:
+    rows = [
+        [one.name, number(one.median_ms), f"{number(one.least_ms)} to {number(one.most_ms)}", one.target]
+        for one in timed
+    ]
+    by_name = {one.name: one.median_ms for one in timed}
+    each = next(ms / 300 for name, ms in by_name.items() if name.startswith("300 targets"))
+    all_ms = next(ms for name, ms in by_name.items() if name.startswith("tick, all"))
+    per_target = f"{number(each / (all_ms / 30_000))} times"
+    head = ["10 000 pipelines, 3 rules", "ms", "rounds", "target"]
+    return table(head, rows) + f"\nA target looked at alone costs {per_target} what it costs in a tick of all.\n"
 
 
 def storage(wal: tuple[float, float], heap_only: float, sizes: str, memory: tuple[float, float]) -> str:

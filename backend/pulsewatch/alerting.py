@@ -1,0 +1,278 @@
+"""Evaluates the alert rules: what arrived or fell due since the last tick is looked at, judged, and written down.
+
+A tick is for an instant of a grid of 5 s. It waits until all that was received before that instant is committed and
+worked out, and looks at nothing that came later: so it sees what a backtest of that instant sees, whenever it comes
+and however many workers there are. It costs what has changed and what is due, not rules times targets.
+
+Everything of a tick commits together: marks are gone, standings, alerts and events are there, and so are the messages
+to send. A tick that is killed has done nothing; the next one does it.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import groupby
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row
+from sqlalchemy.exc import DBAPIError
+
+from pulsewatch import alert_targets, alert_writing, gate, reminders
+from pulsewatch.alert_writing import Change, stored_of
+from pulsewatch.db import fetch
+from pulsewatch.episodes import step
+from pulsewatch.observing import (
+    DUE_SQL,
+    PLANNING,
+    live_sql,
+    looks_again_at,
+    observation_of,
+    policy_of,
+    rules_json,
+    verdict_of,
+)
+from pulsewatch.rules import KINDS
+from pulsewatch.rules.base import Described, Kind, Lack, Level, Verdict
+from pulsewatch.rules.rule import Rule
+
+log = logging.getLogger(__name__)
+
+# A kind that takes longer is an error of its rules, not of all.
+KIND_TIMEOUT = "set local statement_timeout = '10s'"
+TRY_AGAIN_AFTER = timedelta(minutes=1)
+
+# The instant up to which everything is known. Marks tell what is not worked out yet; a transaction of ingestion that
+# is open may commit events received when it began. One that has been open for over a minute is given up: it would hold
+# up all alerts. Sessions of the edge count from their first word, before they have taken ingestion's lock.
+KNOWN_UNTIL = """
+select date_bin(
+    '5 seconds',
+    least(
+        %(now)s::timestamptz,
+        (select min(marked_at) from pulsewatch.dirty),
+        (select min(marked_at) from pulsewatch.slot_mark),
+        (
+            select min(session.xact_start)
+            from pg_catalog.pg_stat_activity as session
+            where session.datname = current_database()
+                and session.pid <> pg_backend_pid()
+                and session.xact_start > clock_timestamp() - interval '1 minute'
+                and (
+                    session.application_name = 'pulsewatch ingest'
+                    or session.pid in (
+                        select held.pid
+                        from pg_catalog.pg_locks as held
+                        where held.locktype = 'advisory'
+                            and held.objsubid = 1
+                            and held.mode = 'ShareLock'
+                            and held.objid = (hashtext('pulsewatch.ingest')::bigint & 4294967295)::oid
+                    )
+                )
+        )
+    ),
+    '2000-01-01 00:00:00+00'
+) as known_until
+"""
+
+# Pipelines as texts of arrays, which go back as they are: no number is turned over on the way.
+TAKE_MARKS = """
+with taken as (
+    delete from pulsewatch.alert_mark
+    where marked_at < %(known_at)s or is_defined
+    returning client_id, pipeline_id, is_defined
+),
+
+touched as (
+    select client_id, pipeline_id, bool_or(is_defined) as is_defined
+    from taken
+    group by client_id, pipeline_id
+),
+
+target as (
+    select client_id, pipeline_id from touched
+    union
+    select client_id, 0 from touched
+    union
+    select 0, 0
+)
+
+select
+    (select array_agg(target.client_id order by target.client_id, target.pipeline_id)::text from target) as client_ids,
+    (select array_agg(target.pipeline_id order by target.client_id, target.pipeline_id)::text from target)
+        as pipeline_ids,
+    (
+        select array_agg(array[touched.client_id, touched.pipeline_id])
+        from touched
+        where touched.is_defined
+    ) as defined,
+    (select count(*) from touched) as touched_count
+"""
+
+DUE_RULES = """
+select distinct target.rule_id
+from pulsewatch.alert_target as target
+where target.deadline_at <= %(as_of)s
+"""
+
+# What is not looked at now, is at the first tick that may.
+PUT_OFF = """
+update pulsewatch.alert_target as target
+set deadline_at = %(as_of)s
+from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as touched (client_id, pipeline_id)
+where target.client_id = touched.client_id
+    and target.pipeline_id = touched.pipeline_id
+    and target.rule_id = any(%(rule_ids)s)
+    and (target.deadline_at is null or target.deadline_at > %(as_of)s)
+"""
+
+RECORD = """
+insert into pulsewatch.alert_tick (as_of, touched, changed, frozen_because, duration_s)
+values (%(as_of)s, %(touched)s, %(changed)s, %(frozen_because)s, %(duration_s)s)
+on conflict (as_of) do nothing
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """What a tick did: how many pipelines were touched, how many standings changed, how many events there were."""
+
+    as_of: datetime
+    touched: int
+    changed: int
+    events: int
+    frozen_because: str | None
+
+
+def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None) -> Ticked | None:
+    """Evaluate what changed and what is due, for the latest instant of the grid up to which all is known.
+
+    None: another worker does it, or that instant was done. `known_at` is for histories that were received later than
+    what they tell of: then `now` itself is evaluated, by what had been received before `known_at`.
+    """
+    began = monotonic()
+    with engine.begin() as connection:
+        if not connection.exec_driver_sql(alert_writing.TRY_ALERTING_LOCK).scalar_one():
+            return None
+        last = gate.last_tick(connection)
+        as_of = now if known_at is not None else known_until(connection, now)
+        if last is not None and as_of <= last.as_of:
+            return None
+        return evaluate(connection, as_of, known_at or as_of, last, began)
+
+
+def known_until(connection: Connection, now: datetime) -> datetime:
+    """The latest instant of the grid before which everything that was received is committed and worked out."""
+    found: datetime = connection.exec_driver_sql(KNOWN_UNTIL, {"now": now}).scalar_one()
+    return found
+
+
+def evaluate(
+    connection: Connection,
+    as_of: datetime,
+    known_at: datetime,
+    last: gate.LastTick | None = None,
+    began: float | None = None,
+) -> Ticked:
+    """Do all of a tick within the caller's transaction, who holds ALERTING_LOCK."""
+    began = monotonic() if began is None else began
+    marks = connection.exec_driver_sql(TAKE_MARKS, {"known_at": known_at}).one()
+    if marks.defined:
+        alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
+    due = {"as_of": as_of, "known_at": known_at, "client_ids": marks.client_ids, "pipeline_ids": marks.pipeline_ids}
+    by_kind = _by_kind(alert_targets.load_rules(connection))
+    connection.exec_driver_sql(PLANNING)
+    if not marks.touched_count:
+        # Most ticks find nothing, and no statement is the cheapest.
+        due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
+        by_kind = {name: rules for name, rules in by_kind.items() if due_rules & {rule.id for rule in rules}}
+    # Whether ingestion is well is known before what depends on it is looked at.
+    names = sorted(by_kind, key=lambda name: (KINDS[name].is_timed, name))
+    changed = events = 0
+    frozen_because = gate.away(last, as_of)
+    for name in names:
+        kind, rules = KINDS[name], by_kind[name]
+        if kind.is_timed:
+            frozen_because = frozen_because or gate.doubted(connection)
+            if frozen_because is not None:
+                connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in rules]})
+                continue
+        changes = _changes(_look(connection, kind, rules, due), {rule.id: rule for rule in rules}, as_of)
+        changed += len(changes)
+        events += alert_writing.write(connection, _described(connection, changes), known_at=known_at)
+    reminders.remind(connection, as_of)
+    record = {
+        "as_of": as_of,
+        "touched": marks.touched_count,
+        "changed": changed,
+        "frozen_because": frozen_because,
+        "duration_s": monotonic() - began,
+    }
+    connection.exec_driver_sql(RECORD, record)
+    return Ticked(as_of, marks.touched_count, changed, events, frozen_because)
+
+
+def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    ordered = sorted(rules, key=lambda rule: (rule.spec.kind, rule.id))
+    return {name: list(group) for name, group in groupby(ordered, key=lambda rule: rule.spec.kind)}
+
+
+def _look(
+    connection: Connection, kind: Kind, rules: Sequence[Rule], due: Mapping[str, Any]
+) -> list[tuple[Row[Any], bool]]:
+    """What there is to see of rules of one kind; with each row, whether it could not be looked at."""
+    values = {**due, "rules": rules_json(rules), "rule_ids": [rule.id for rule in rules]}
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(KIND_TIMEOUT)
+            return [(row, False) for row in connection.exec_driver_sql(live_sql(kind), values)]
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        log.error("alert rules of kind %s cannot be evaluated: %s", kind.name, str(error.orig).strip().split("\n")[0])
+        return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, values)]
+
+
+def _changes(seen: Iterable[tuple[Row[Any], bool]], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:
+    """What is to be written: a standing, or the time to look again."""
+    changes = []
+    for row, is_error in seen:
+        change = _change(rules[row.rule_id], row, as_of, is_error=is_error)
+        if (
+            change.step.transitions
+            or change.step.standing != change.stored.standing
+            or (change.deadline_at != row.deadline_at)
+        ):
+            changes.append(change)
+    return changes
+
+
+def _change(rule: Rule, row: Row[Any], as_of: datetime, *, is_error: bool) -> Change:
+    stored = stored_of(row)
+    target = Described(row.client_id, row.pipeline_id, None, None)
+    observation = None if is_error else observation_of(row)
+    if observation is None:
+        verdict = Verdict(Level.NONE, None, None, Lack.ERROR)
+        look_at: datetime | None = as_of + TRY_AGAIN_AFTER
+    else:
+        verdict = verdict_of(rule, observation)
+        look_at = looks_again_at(rule, observation)
+    grace_ends_at = row.target_since + timedelta(seconds=rule.spec.new_target_grace_s)
+    if as_of < grace_ends_at and not stored.standing.state.is_open:
+        verdict, look_at = Verdict(Level.NONE, verdict.threshold, verdict.value), grace_ends_at
+    sample_at = as_of if observation is None else observation.sample_at
+    taken = step(stored.standing, verdict, as_of, sample_at, policy_of(rule))
+    deadline_at = min((at for at in (look_at, taken.deadline_at) if at is not None), default=None)
+    return Change(rule, target, stored, taken, as_of, deadline_at, verdict, observation)
+
+
+def _described(connection: Connection, changes: Sequence[Change]) -> list[Change]:
+    """The changes with all that messages say of their targets, where there is anything to tell."""
+    wanted = {(one.target.client_id, one.target.pipeline_id) for one in changes if one.step.transitions}
+    if not wanted:
+        return list(changes)
+    known = {(one.client_id, one.pipeline_id): one for one in alert_targets.describe(connection, wanted)}
+    return [
+        replace(one, target=known.get((one.target.client_id, one.target.pipeline_id), one.target)) for one in changes
+    ]

@@ -1,0 +1,251 @@
+"""Runs the statements of the kinds of rules: for what a tick has to look at, or for any targets and times.
+
+The statement of a kind is the same in both; they differ in where the rows of `asked` come from.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from pulsewatch.episodes import Policy
+from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
+from pulsewatch.rules.known_runs import COMING
+from pulsewatch.rules.rule import Rule
+
+# Planning takes as long as looking at some hundred targets: each connection does it once. Whatever the arrays hold,
+# each target is looked up by its key.
+PLANNING = "set local plan_cache_mode = force_generic_plan; set local jit = off; set local enable_seqscan = off"
+
+_RULES = """
+rule as materialized (
+    select rule.*
+    from json_to_recordset(%(rules)s::json) as rule (
+        rule_id bigint, params jsonb, thresholds double precision[], warning double precision,
+        critical double precision, is_above boolean, is_lack_told boolean, delay_s double precision,
+        grace_s double precision
+    )
+)
+"""
+
+# What marks touch: of a client as a whole whatever touches one of its pipelines. And what is due.
+_DUE = """
+due as materialized (
+    select target.client_id, target.pipeline_id, target.rule_id
+    from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as touched (client_id, pipeline_id)
+    cross join lateral (
+        select target.client_id, target.pipeline_id, target.rule_id
+        from pulsewatch.alert_target as target
+        where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
+        offset 0
+    ) as target
+    where target.rule_id = any(%(rule_ids)s)
+    union
+    select target.client_id, target.pipeline_id, target.rule_id
+    from pulsewatch.alert_target as target
+    where target.deadline_at <= %(as_of)s and target.rule_id = any(%(rule_ids)s)
+)
+"""
+
+_STANDING = """
+    target.state, target.level, target.state_since, target.pending_since, target.lower_since, target.ok_samples,
+    target.sample_at as counted_at, target.alert_id, target.seq, target.deadline_at
+"""
+
+# Whatever was received since is marked, here or there.
+_ASKED_LIVE = """
+unsettled as materialized (
+    select client_id, pipeline_id from pulsewatch.alert_mark
+    union
+    select client_id, pipeline_id from pulsewatch.dirty
+),
+
+asked as materialized (
+    select
+        due.rule_id, due.client_id, due.pipeline_id, %(as_of)s - make_interval(secs => rule.delay_s) as as_of,
+        %(known_at)s::timestamptz as known_at, rule.params, rule.thresholds, target.target_since,
+        not exists (
+            select
+            from unsettled
+            where unsettled.client_id = due.client_id and due.pipeline_id in (unsettled.pipeline_id, 0)
+        ) as is_settled
+    from due
+    join pulsewatch.alert_target as target
+        on target.client_id = due.client_id
+        and target.pipeline_id = due.pipeline_id
+        and target.rule_id = due.rule_id
+    join rule on rule.rule_id = due.rule_id
+)
+"""
+
+
+def live_sql(kind: Kind) -> str:
+    """What a tick sees of a kind: only where something may have to be written.
+
+    That is where the value reaches a level, where a rule does not stand well, where there is nothing to measure and
+    the rule wants to be told so, and where the time to look again has come, or comes earlier than was known.
+    """
+    return f"""
+with {_RULES}, {_DUE}, {_ASKED_LIVE},
+
+seen as ({kind.observe}),
+
+coming as materialized ({COMING}),
+
+observed as (
+    select
+        seen.rule_id, seen.client_id, seen.pipeline_id, seen.as_of, seen.value, seen.sample_at, seen.run_ids,
+        least(seen.next_at, coming.next_at) as next_at
+    from seen
+    left join lateral (
+        select min(coming.next_at) as next_at
+        from coming
+        where coming.client_id = seen.client_id and seen.pipeline_id in (coming.pipeline_id, 0)
+    ) as coming on true
+)
+
+select
+    observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
+    observed.next_at, observed.run_ids, target.target_since, {_STANDING}
+from observed
+join rule on rule.rule_id = observed.rule_id
+join pulsewatch.alert_target as target
+    on target.client_id = observed.client_id
+    and target.pipeline_id = observed.pipeline_id
+    and target.rule_id = observed.rule_id
+where target.state <> 'ok'
+    or target.deadline_at <= %(as_of)s
+    or observed.next_at + make_interval(secs => rule.delay_s) < coalesce(target.deadline_at, 'infinity')
+    or observed.value is null and rule.is_lack_told
+    or case
+        when rule.is_above then observed.value >= least(rule.warning, rule.critical)
+        else observed.value <= greatest(rule.warning, rule.critical)
+    end
+order by observed.client_id, observed.pipeline_id, observed.rule_id
+"""
+
+
+DUE_SQL = f"""
+with {_DUE}
+
+select
+    due.rule_id, due.client_id, due.pipeline_id, %(as_of)s::timestamptz as as_of, null::double precision as value,
+    null::timestamptz as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids, target.target_since,
+    {_STANDING}
+from due
+join pulsewatch.alert_target as target
+    on target.client_id = due.client_id
+    and target.pipeline_id = due.pipeline_id
+    and target.rule_id = due.rule_id
+order by due.client_id, due.pipeline_id, due.rule_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A target of a rule at a time, by what had been received by `known_at`; None: by all there is."""
+
+    client_id: int
+    pipeline_id: int
+    as_of: datetime
+    known_at: datetime | None
+    target_since: datetime
+
+
+def asked_sql(kind: Kind) -> str:
+    """What a kind observes of any targets at any times, one row for each."""
+    return f"""
+with {_RULES},
+
+asked as materialized (
+    select
+        rule.rule_id, wanted.client_id, wanted.pipeline_id, wanted.as_of,
+        coalesce(wanted.known_at, 'infinity') as known_at, rule.params, rule.thresholds, wanted.target_since,
+        wanted.known_at is null as is_settled
+    from unnest(
+        %(client_ids)s::bigint[], %(pipeline_ids)s::bigint[], %(as_ofs)s::timestamptz[], %(known_ats)s::timestamptz[],
+        %(target_sinces)s::timestamptz[]
+    ) as wanted (client_id, pipeline_id, as_of, known_at, target_since)
+    cross join rule
+),
+
+observed as ({kind.observe})
+
+select
+    observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
+    observed.next_at, observed.run_ids
+from observed
+order by observed.client_id, observed.pipeline_id, observed.as_of
+"""
+
+
+def observe(connection: Connection, rule: Rule, asked: Sequence[Asked]) -> list[Observation]:
+    """What a rule sees of targets at times; one for each, by target and time."""
+    connection.exec_driver_sql(PLANNING)
+    values = {
+        "rules": rules_json([rule]),
+        "client_ids": [one.client_id for one in asked],
+        "pipeline_ids": [one.pipeline_id for one in asked],
+        "as_ofs": [one.as_of for one in asked],
+        "known_ats": [one.known_at for one in asked],
+        "target_sinces": [one.target_since for one in asked],
+    }
+    return [observation_of(row) for row in connection.exec_driver_sql(asked_sql(rule.spec.definition), values)]
+
+
+def rules_json(rules: Iterable[Rule]) -> str:
+    """Rules as the statements read them."""
+    return json.dumps([_rule_row(rule) for rule in rules])
+
+
+def _rule_row(rule: Rule) -> Mapping[str, Any]:
+    spec = rule.spec
+    thresholds = [level for level in (spec.levels.warning, spec.levels.critical) if level is not None]
+    return {
+        "rule_id": rule.id,
+        "params": spec.params,
+        "thresholds": thresholds,
+        "warning": spec.levels.warning,
+        "critical": spec.levels.critical,
+        "is_above": spec.definition.direction(spec.parsed) == "above",
+        "is_lack_told": spec.on_no_data in {"no_data", "alert"},
+        "delay_s": spec.evaluation_delay_s,
+        "grace_s": spec.new_target_grace_s,
+    }
+
+
+def observation_of(row: Row[Any]) -> Observation:
+    """A row of either statement."""
+    return Observation(
+        row.rule_id,
+        row.client_id,
+        row.pipeline_id,
+        row.as_of,
+        row.value,
+        row.sample_at,
+        row.next_at,
+        tuple(row.run_ids or ()),
+    )
+
+
+def verdict_of(rule: Rule, observation: Observation) -> Verdict:
+    """How a rule judges what it sees."""
+    spec = rule.spec
+    return judge(observation.value, spec.levels, spec.definition.direction(spec.parsed))
+
+
+def looks_again_at(rule: Rule, observation: Observation) -> datetime | None:
+    """When what was observed may change although nothing arrives, as the rule sees it: after its delay."""
+    if observation.next_at is None:
+        return None
+    return observation.next_at + timedelta(seconds=rule.spec.evaluation_delay_s)
+
+
+def policy_of(rule: Rule) -> Policy:
+    """What a rule says about time."""
+    spec = rule.spec
+    lowest = Level.CRITICAL if spec.levels.warning is None else Level.WARNING
+    return Policy(spec.for_s, spec.keep_firing_s, spec.recover_consecutive, spec.on_no_data, spec.on_error, lowest)

@@ -1,0 +1,254 @@
+"""What was held back is told once nothing holds it; what goes on is told again."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, text
+
+from pulsewatch.notifying import Told, notify
+from pulsewatch.reminders import remind
+from pulsewatch.rules.base import Described
+from tests.rows import NOON
+from tests.telling import (
+    add_alert,
+    add_channel,
+    add_rule,
+    add_silence,
+    add_target,
+    after,
+    change_rule,
+    notifications,
+    over,
+    set_alert,
+    worse,
+)
+
+HOURS_4 = 14_400
+
+
+@pytest.fixture
+def target(connection: Connection) -> Described:
+    add_channel(connection)
+    return add_target(connection, tags=("nightly",))
+
+
+@pytest.fixture
+def fired(connection: Connection, target: Described) -> Told:
+    return add_alert(connection, add_rule(connection), target)
+
+
+def told(connection: Connection, event: Told, seconds: float = 0) -> None:
+    """The event is told, and what is pending is sent at once."""
+    notify(connection, [event], after(seconds))
+    sent(connection, seconds)
+
+
+def sent(connection: Connection, seconds: float) -> None:
+    connection.execute(
+        text("update pulsewatch.notification set status = 'sent', sent_at = :at where status = 'pending'"),
+        {"at": after(seconds)},
+    )
+
+
+def switch(connection: Connection, *, is_enabled: bool) -> None:
+    connection.execute(text("update pulsewatch.channel set is_enabled = :on"), {"on": is_enabled})
+
+
+# -- catch-ups -----------------------------------------------------------------------------------------------------
+
+
+def test_what_a_silence_held_back_is_told_when_it_ends(connection: Connection, fired: Told) -> None:
+    add_silence(connection, -50, 100, tags=["nightly"])
+    notify(connection, [fired], NOON)
+    assert remind(connection, after(95)) == 0
+    assert remind(connection, after(100)) == 1
+    assert remind(connection, after(105)) == 0
+    assert notifications(connection, "reason, status, held_by, created_at, event_seq") == [
+        ("fired", "dropped", "silence", NOON, 1),
+        ("catch_up", "pending", None, after(100), 1),
+    ]
+
+
+def test_it_is_told_as_it_is_then_in_one_message(connection: Connection, fired: Told) -> None:
+    add_silence(connection, -50, 100, rules=["*"])
+    notify(connection, [fired], NOON)
+    notify(connection, [worse(connection, fired, 5)], after(5))
+    set_alert(connection, fired, summary="acme/load: 7 runs in a row failed", value=7)
+    assert remind(connection, after(100)) == 1
+    assert notifications(connection, "reason, status, body ->> 'level', body ->> 'value', body ->> 'summary'") == [
+        ("fired", "dropped", "warning", "2.0", "acme/load: 2 runs in a row failed"),
+        ("level_changed", "dropped", "critical", "5.0", "acme/load: 2 runs in a row failed"),
+        ("catch_up", "pending", "critical", "7.0", "acme/load: 7 runs in a row failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "free"),
+    [
+        ({"acknowledged_at": NOON}, {"acknowledged_at": None}),
+        ({"snoozed_until": after(100)}, {}),
+    ],
+)
+def test_what_somebody_held_back_is_told_when_they_let_it_go(
+    connection: Connection, fired: Told, held: dict[str, Any], free: dict[str, Any]
+) -> None:
+    set_alert(connection, fired, **held)
+    notify(connection, [replace(fired, **held)], NOON)
+    assert remind(connection, after(95)) == 0
+    if free:
+        set_alert(connection, fired, **free)
+    assert remind(connection, after(100)) == 1
+    assert notifications(connection, "reason, status") == [("fired", "dropped"), ("catch_up", "pending")]
+
+
+def test_another_hold_takes_over_from_one_that_ends(connection: Connection, fired: Told) -> None:
+    add_silence(connection, -50, 100, rules=["*"])
+    notify(connection, [fired], NOON)
+    set_alert(connection, fired, acknowledged_at=after(50))
+    assert remind(connection, after(100)) == 0
+    assert notifications(connection) == [("fired", "held", "silence")]
+
+
+def test_a_channel_that_is_switched_on_again_catches_up(connection: Connection, fired: Told) -> None:
+    switch(connection, is_enabled=False)
+    notify(connection, [fired], NOON)
+    assert remind(connection, after(5)) == 0
+    switch(connection, is_enabled=True)
+    assert remind(connection, after(10)) == 1
+    assert notifications(connection) == [
+        ("fired", "dropped", "channel_disabled"),
+        ("catch_up", "pending", None),
+    ]
+
+
+def test_the_end_that_waited_for_a_channel_is_told_where_it_was_told_that_it_went_on(
+    connection: Connection, fired: Told
+) -> None:
+    told(connection, fired)
+    switch(connection, is_enabled=False)
+    notify(connection, [over(connection, fired, 60)], after(60))
+    remind(connection, after(65))
+    assert notifications(connection) == [("fired", "sent", None), ("resolved", "held", "channel_disabled")]
+    switch(connection, is_enabled=True)
+    remind(connection, after(70))
+    assert notifications(connection, "reason, status, next_attempt_at") == [
+        ("fired", "sent", NOON),
+        ("resolved", "pending", after(70)),
+    ]
+
+
+def test_what_began_and_ended_while_a_channel_was_off_is_not_told(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    notify(connection, [over(connection, fired, 60)], after(60))
+    switch(connection, is_enabled=False)
+    connection.execute(text("update pulsewatch.notification set status = 'held', held_by = 'channel_disabled'"))
+    switch(connection, is_enabled=True)
+    assert remind(connection, after(70)) == 0
+    assert notifications(connection, "reason, status") == [("fired", "dropped"), ("resolved", "dropped")]
+
+
+def test_what_is_held_for_a_channel_that_the_rule_names_no_more_is_dropped(connection: Connection, fired: Told) -> None:
+    add_silence(connection, -50, 100, rules=["*"])
+    notify(connection, [fired], NOON)
+    change_rule(connection, fired.rule, channels=[])
+    assert remind(connection, after(50)) == 0
+    assert notifications(connection) == [("fired", "dropped", "silence")]
+
+
+def test_what_is_dropped_for_good_is_never_told(connection: Connection, fired: Told) -> None:
+    set_alert(connection, fired, is_dry_run=True)
+    notify(connection, [replace(fired, is_dry_run=True)], NOON)
+    assert remind(connection, after(2 * HOURS_4)) == 0
+
+
+# -- repeats -------------------------------------------------------------------------------------------------------
+
+
+def test_what_goes_on_is_told_again_at_the_rules_interval(connection: Connection, fired: Told) -> None:
+    told(connection, fired, 1)
+    assert remind(connection, after(HOURS_4)) == 0
+    assert remind(connection, after(HOURS_4 + 5)) == 1
+    assert remind(connection, after(HOURS_4 + 5)) == 0
+    sent(connection, HOURS_4 + 6)
+    assert remind(connection, after(2 * HOURS_4 + 5)) == 0
+    assert remind(connection, after(2 * HOURS_4 + 10)) == 1
+    assert notifications(connection, "reason, status, created_at") == [
+        ("fired", "sent", after(1)),
+        ("repeat", "sent", after(HOURS_4 + 5)),
+        ("repeat", "pending", after(2 * HOURS_4 + 10)),
+    ]
+
+
+@pytest.mark.parametrize("status", ["pending", "leased"])
+def test_repeats_never_pile_up(connection: Connection, fired: Told, status: str) -> None:
+    told(connection, fired)
+    assert remind(connection, after(HOURS_4)) == 1
+    connection.execute(
+        text("update pulsewatch.notification set status = :status, lease_token = :token where status = 'pending'"),
+        {"status": status, "token": uuid4() if status == "leased" else None},
+    )
+    assert remind(connection, after(9 * HOURS_4)) == 0
+
+
+def test_one_that_was_given_up_is_told_again_all_the_same(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    connection.execute(text("update pulsewatch.notification set status = 'dead'"))
+    assert remind(connection, after(HOURS_4)) == 1
+    assert notifications(connection, "reason, status") == [("fired", "dead"), ("repeat", "pending")]
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [{"acknowledged_at": NOON}, {"snoozed_until": after(2 * HOURS_4)}, {"is_backfill": True}, {"is_dry_run": True}],
+)
+def test_what_somebody_has_taken_on_is_not_repeated(connection: Connection, fired: Told, hold: dict[str, Any]) -> None:
+    told(connection, fired)
+    set_alert(connection, fired, **hold)
+    assert remind(connection, after(HOURS_4)) == 0
+
+
+def test_a_silence_holds_repeats_until_it_ends(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    add_silence(connection, 60, HOURS_4 + 60, pipelines=["load"])
+    assert remind(connection, after(HOURS_4)) == 0
+    assert remind(connection, after(HOURS_4 + 60)) == 1
+
+
+def test_a_channel_that_is_off_or_named_no_more_gets_no_repeats(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    switch(connection, is_enabled=False)
+    assert remind(connection, after(HOURS_4)) == 0
+    switch(connection, is_enabled=True)
+    change_rule(connection, fired.rule, channels=["others"])
+    assert remind(connection, after(HOURS_4)) == 0
+
+
+def test_the_interval_is_that_of_the_rule_as_it_is_now(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    changed = change_rule(connection, fired.rule, repeat_s=60)
+    assert remind(connection, after(60)) == 1
+    sent(connection, 60)
+    change_rule(connection, changed, repeat_s=None)
+    assert remind(connection, after(99 * HOURS_4)) == 0
+
+
+def test_what_is_over_is_not_repeated(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    told(connection, over(connection, fired, 60), 60)
+    assert remind(connection, after(HOURS_4)) == 0
+
+
+def test_each_alert_and_channel_has_its_own_time(connection: Connection, target: Described) -> None:
+    boss = add_channel(connection, key="boss")
+    rule = add_rule(connection, channels=["ops", "boss"])
+    first = add_alert(connection, rule, target)
+    second = add_alert(connection, rule, add_target(connection, pipeline="other"), "b")
+    told(connection, first)
+    told(connection, second, 100)
+    connection.execute(
+        text("update pulsewatch.notification set sent_at = :at where channel_id = :boss"),
+        {"at": after(200), "boss": boss},
+    )
+    assert [remind(connection, after(HOURS_4 + seconds)) for seconds in (0, 100, 195, 200)] == [1, 1, 0, 2]
