@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import zstandard
 
-from pulsewatch import catalog
+from pulsewatch import catalog, rulebook
 from pulsewatch.auth import Role
 from pulsewatch.intake import WIRES, native
+from pulsewatch.rules.matchers import Matchers
+from pulsewatch.rules.spec import RuleSpec
 from pulsewatch.settings import Settings
 from tests.running import ROOT, request
 from tests.serving import Server, make_key, serve
@@ -25,6 +27,9 @@ DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sql/README.md", *sort
 INGESTION = ROOT / "docs/ingestion.md"
 SUMMARIES = ROOT / "docs/summaries.md"
 RETENTION = ROOT / "docs/retention.md"
+ALERT_RULES = ROOT / "docs/alert-rules.md"
+ALERTS = ROOT / "docs/alerts.md"
+BACKTESTS = ROOT / "docs/backtests.md"
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -240,6 +245,50 @@ def test_the_examples_of_summaries_and_annotations_are_answered(server: Server, 
     assert (fleet["series"], len(client["series"])) == ([], 24)
     assert pipeline["totals"].keys() == client["totals"].keys()
     assert listed["items"] == [annotation]
+
+
+def test_the_example_of_alert_rules_goes_from_a_try_to_a_rule_that_tells(server: Server, key: str) -> None:
+    """After the first event of the README, as a reader would come to it."""
+    shell(commands(README)[0], server, key)
+    (example,) = commands(ALERT_RULES)
+    checked, preview, made, telling, versions = shell(example, server, key)
+    assert checked["target_count"] == 1
+    assert [target["pipeline"] for target in preview["items"]] == ["nightly-load"]
+    assert (made["version"], made["spec"], telling["spec"]["is_dry_run"]) == (1, checked["spec"], False)
+    assert [item["comment"] for item in versions["items"]] == ["it is right", "first try"]
+
+
+def test_the_examples_of_backtests_and_explanations_are_answered(server: Server, key: str) -> None:
+    """After the first event of the README, as a reader would come to them."""
+    shell(commands(README)[0], server, key)
+    path = f"/v1/alert-rules/{rulebook.BUILTIN_KEY}"
+    assert request(server.url, "PUT", path, key=key, body=rulebook.BUILTIN)[0] == 201
+    (example,) = commands(BACKTESTS)
+    tried, explained = shell(example, server, key)
+    assert (tried["target_count"], tried["alert_count"], tried["compared_with"]["alert_count"]) == (1, 0, 0)
+    assert tried["only_this"] == tried["only_other"] == {"alert_count": 0, "alerts": []}
+    assert (explained["state"], explained["rule"]["kind"]) == ("ok", "ingestion")
+
+
+def test_the_examples_of_silences_are_answered(server: Server, key: str) -> None:
+    (example,) = commands(ALERTS)
+    preview, made, listed = shell(example, server, key)
+    assert preview == {"count": 0, "items": []}
+    assert listed["items"] == [made]
+
+
+def test_each_matcher_of_a_silence_is_explained() -> None:
+    told = [name.strip("`") for row in table(ALERTS, "the newest hundred.") for name in row[0].split(", ")]
+    assert told == list(Matchers.model_fields)
+
+
+def test_each_field_of_an_alert_rule_is_explained_with_its_default() -> None:
+    told = {row[0].strip("`"): row[1].strip("`") for row in table(ALERT_RULES, "makes no new version.")}
+    fields = {name: field.get_default(call_default_factory=True) for name, field in RuleSpec.model_fields.items()}
+    assert list(told) == list(fields)
+    plain = {name: default for name, default in fields.items() if isinstance(default, (bool, int, float, dict))}
+    assert len(plain) > 8
+    assert {name: json.loads(told[name]) for name in plain} == plain
 
 
 def test_each_parameter_and_field_of_a_summary_is_explained(server: Server, key: str) -> None:

@@ -64,6 +64,10 @@ ROLLUP_LAG_SECONDS = Gauge(
     "Seconds that the oldest change waits to be seen in hours, days and states; NaN while the database does not tell.",
 )
 ROLLUP_MARKS = Gauge("pulsewatch_rollup_marks", "Marks of changes that wait; NaN while the database does not tell.")
+ALERTS_LAG_SECONDS = Gauge(
+    "pulsewatch_alerts_lag_seconds",
+    "Seconds since the time that alert rules were last evaluated for; NaN before, or while the database does not tell.",
+)
 NOTIFICATIONS_PENDING = Gauge(
     "pulsewatch_notifications_pending", "Notifications that wait to be sent; NaN while the database does not tell."
 )

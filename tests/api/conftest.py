@@ -96,7 +96,8 @@ def world(server: str) -> Iterator[World]:
     name = "pulsewatch_api"
     address = create_database(server, name, TEMPLATE)
     engine = make_engine(address, pool_size=10, application_name="api under test")
-    app = create_app(Settings.model_validate({"database_url": address}), engine, Keyring(engine))
+    settings = Settings.model_validate({"database_url": address, "secret_key": "k" * 32})
+    app = create_app(settings, engine, Keyring(engine))
     with TestClient(app, raise_server_exceptions=True) as client:
         yield World(engine, app, client)
     engine.dispose()

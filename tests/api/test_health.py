@@ -96,7 +96,9 @@ def test_without_a_database_it_is_alive_but_not_ready(away: Api) -> None:
 def test_metrics_are_told_without_a_database_but_for_what_it_alone_knows(away: Api) -> None:
     lines = away.get("/metrics").text.splitlines()
     assert "pulsewatch_rollup_lag_seconds NaN" in lines
+    assert "pulsewatch_alerts_lag_seconds NaN" in lines
     assert "pulsewatch_rollup_marks NaN" in lines
+    assert "pulsewatch_notifications_pending NaN" in lines
     assert any(line.startswith("pulsewatch_app_info{") for line in lines)
 
 
@@ -123,7 +125,11 @@ def test_metrics_count_requests_by_route_template_and_name_no_client(world: Worl
         'pulsewatch_db_pool_connections{pool="api",state="in_use"}',
         'pulsewatch_db_pool_size{pool="api"}',
         "pulsewatch_rollup_lag_seconds ",
+        "pulsewatch_alerts_lag_seconds ",
         "pulsewatch_rollup_marks ",
+        "pulsewatch_notifications_pending ",
+        "pulsewatch_notifications_oldest_pending_seconds ",
+        "pulsewatch_notifications_dead ",
         "pulsewatch_app_info{",
     ):
         assert any(line.startswith(name) for line in lines), name

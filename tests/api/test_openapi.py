@@ -9,10 +9,13 @@ import pytest
 from fastapi.routing import APIRoute
 
 from pulsewatch.api import describe
+from pulsewatch.api.openapi import BODIES
 from pulsewatch.events import Status, run_id
 from pulsewatch.submissions import Refusal, Rejected
+from tests.api.alerting_rows import fire, notify
 from tests.api.conftest import Api, World
 from tests.api.test_runs import event
+from tests.telling import add_channel, add_silence
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_every_example_is_what_its_schema_allows(document: dict[str, Any]) -> No
                     examples += 1
         for content in operation.get("requestBody", {}).get("content", {}).values():
             assert content["schema"].get("$ref"), name
-    for title in ("ClientChanges", "PipelineChanges", "KeyRequest", "AnnotationRequest"):
+    for title in (body.model_json_schema()["title"] for body in BODIES):
         schema = document["components"]["schemas"][title]
         check(document, schema, schema["examples"][0])
         examples += 1
@@ -85,6 +88,78 @@ def test_the_document_is_openapi_3_1_and_all_its_references_lead_somewhere(docum
 def test_only_what_machines_ask_needs_no_key(document: dict[str, Any]) -> None:
     is_open = [name for name, operation in operations(document) if operation.get("security") == []]
     assert is_open == ["GET /healthz", "GET /ready", "GET /metrics"]
+
+
+def rule_requests(client: str) -> list[tuple[str, str, str, Any]]:
+    """What can be asked of alert rules."""
+    one, rule = "/v1/alert-rules/{key}", {"kind": "consecutive_failures", "levels": {"warning": 1}}
+    january = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z"}
+
+    def at(end: str = "") -> str:
+        return f"/v1/alert-rules/fails{end}?client={client}"
+
+    return [
+        ("GET", "/v1/alert-rule-kinds", "/v1/alert-rule-kinds", None),
+        ("POST", "/v1/alert-rules:validate", f"/v1/alert-rules:validate?client={client}", rule),
+        ("POST", "/v1/alert-rules:validate", f"/v1/alert-rules:validate?client={client}", {}),
+        ("POST", "/v1/alert-rules:targets", f"/v1/alert-rules:targets?client={client}", rule),
+        ("POST", "/v1/alert-rules:backtest", f"/v1/alert-rules:backtest?client={client}", {"spec": rule} | january),
+        ("POST", "/v1/alert-rules:backtest", f"/v1/alert-rules:backtest?client={client}", {"spec": rule}),
+        ("PUT", one, at(), rule),
+        ("PUT", one, at(), rule | {"for_s": 1}),
+        ("GET", "/v1/alert-rules", f"/v1/alert-rules?client={client}", None),
+        ("GET", one, at(), None),
+        ("GET", f"{one}/versions", at("/versions"), None),
+        ("GET", f"{one}:targets", at(":targets"), None),
+        ("POST", f"{one}:backtest", at(":backtest"), january | {"compare_with": {"version": 1}}),
+        ("POST", f"{one}:backtest", at(":backtest"), {}),
+        ("GET", f"{one}:explain", at(":explain") + "&pipeline=nightly", None),
+        ("GET", f"{one}:explain", at(":explain") + "&pipeline=nightly&as_of=2026-01-31T06:06:00Z", None),
+        ("POST", f"{one}:disable", at(":disable"), None),
+        ("POST", f"{one}:enable", at(":enable"), None),
+        ("POST", f"{one}:dry-run", at(":dry-run"), {"is_dry_run": True}),
+        ("POST", f"{one}/versions/{{version}}:restore", at("/versions/1:restore"), None),
+    ]
+
+
+def alert_requests(world: World, client: str) -> list[tuple[str, str, str, Any]]:
+    """What can be asked of alerts, silences, channels and notifications."""
+    fired = fire(world, client, "load")
+    with world.begin() as connection:
+        dead = notify(connection, fired, add_channel(connection, key="ops", client_id=fired.client_id), "dead")
+        silence = add_silence(connection, 0, 60, fired.client_id, rules=["*"])
+    alert, notification, one = f"/v1/alerts/{fired.id}", f"/v1/notifications/{dead}", "/v1/channels/{key}"
+    said = {"matchers": {"pipelines": ["load"]}, "for_s": 60, "comment": "x"}
+
+    def at(end: str = "") -> str:
+        return f"/v1/channels/ops{end}?client={client}"
+
+    return [
+        ("GET", "/v1/alerts", f"/v1/alerts?client={client}", None),
+        ("GET", "/v1/alerts/{id}", alert, None),
+        ("GET", "/v1/alerts/{id}/explain", f"{alert}/explain", None),
+        ("POST", "/v1/alerts/{id}:ack", f"{alert}:ack", {"comment": "x"}),
+        ("POST", "/v1/alerts/{id}:unack", f"{alert}:unack", {}),
+        ("POST", "/v1/alerts/{id}:snooze", f"{alert}:snooze", {"for_s": 60}),
+        ("POST", "/v1/alerts/{id}:snooze", f"{alert}:snooze", {}),
+        ("POST", "/v1/alerts/{id}:comment", f"{alert}:comment", {"comment": "x"}),
+        ("GET", "/v1/silences", f"/v1/silences?client={client}", None),
+        ("POST", "/v1/silences", f"/v1/silences?client={client}", said),
+        ("POST", "/v1/silences:preview", f"/v1/silences:preview?client={client}", {"matchers": said["matchers"]}),
+        ("GET", "/v1/silences/{id}", f"/v1/silences/{silence}", None),
+        ("PUT", "/v1/silences/{id}", f"/v1/silences/{silence}", said),
+        ("GET", "/v1/channel-kinds", "/v1/channel-kinds", None),
+        ("GET", "/v1/channels", f"/v1/channels?client={client}", None),
+        ("GET", one, at(), None),
+        ("PUT", one, at(), {"title": "x"}),
+        ("PUT", one, at(), {"secrets": {"x": 1}}),
+        ("POST", f"{one}:test", at(":test"), None),
+        ("POST", f"{one}:enable", at(":enable"), None),
+        ("GET", "/v1/notifications", f"/v1/notifications?client={client}", None),
+        ("POST", "/v1/notifications/{id}:retry", f"{notification}:retry", None),
+        ("POST", "/v1/notifications/{id}:retry", f"{notification}:retry", None),
+        ("GET", "/v1/notifications/{id}", notification, None),
+    ]
 
 
 def test_real_answers_are_what_the_document_says(world: World, admin: Api, slug: str, document: dict[str, Any]) -> None:
@@ -120,6 +195,8 @@ def test_real_answers_are_what_the_document_says(world: World, admin: Api, slug:
         ("POST", "/v1/clients/{client}/annotations", f"{base}/annotations", note),
         ("GET", "/v1/clients/{client}/annotations", f"{base}/annotations", None),
         ("GET", "/v1/clients/{client}/annotations/{id}", f"{base}/annotations/{annotation}", None),
+        *rule_requests(slug),
+        *alert_requests(world, slug),
         ("GET", "/v1/rejects", f"/v1/rejects?client={slug}", None),
         ("GET", "/v1/keys", "/v1/keys", None),
         ("POST", "/v1/keys", "/v1/keys", {"role": "read", "client": slug}),
@@ -165,7 +242,7 @@ def test_the_docs_page_and_its_files_come_from_here(world: World) -> None:
 
 def test_every_route_has_its_own_operation(world: World, document: dict[str, Any]) -> None:
     declared = {
-        f"{method} {route.path}"
+        f"{method} {route.path_format}"
         for route in world.app.state.api_routes
         if isinstance(route, APIRoute) and route.include_in_schema
         for method in route.methods or ()

@@ -98,7 +98,7 @@ def check_query(request: Request) -> None:
 def _known_parameters(request: Request) -> frozenset[str]:
     """The query parameters of this route, as the OpenAPI document names them."""
     cache: dict[str, frozenset[str]] = request.app.state.known_parameters
-    path = request.scope["route"].path
+    path = request.scope["route"].path_format
     method = "GET" if request.method == "HEAD" else request.method
     key = f"{method} {path}"
     if key not in cache:

@@ -8,13 +8,21 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from pulsewatch import rollups
+from pulsewatch import delivery, rollups
 from pulsewatch.api import schemas
 from pulsewatch.api.answers import answer
 from pulsewatch.api.deps import Database, check_query
 from pulsewatch.api.openapi import OPEN, problems
 from pulsewatch.migrate import is_migrated
-from pulsewatch.telemetry import ROLLUP_LAG_SECONDS, ROLLUP_MARKS
+from pulsewatch.telemetry import (
+    ALERTS_LAG_SECONDS,
+    NOTIFICATION_ATTEMPTS,
+    NOTIFICATIONS_DEAD,
+    NOTIFICATIONS_OLDEST_SECONDS,
+    NOTIFICATIONS_PENDING,
+    ROLLUP_LAG_SECONDS,
+    ROLLUP_MARKS,
+)
 
 
 async def _checked(request: Request) -> None:
@@ -31,6 +39,7 @@ _HEARTBEAT = text("select extract(epoch from now() - max(beat_at))::float8 from 
 
 # A scrape waits for ten seconds by default; the other numbers matter most when the database is slow.
 _LAG_TIMEOUT = text("set local statement_timeout = '2s'")
+_ALERTS_LAG = text("select extract(epoch from now() - max(as_of))::float8 from pulsewatch.alert_tick")
 
 
 # HEAD is what some load balancers ask with; the document leaves it to GET.
@@ -102,13 +111,21 @@ def _worker(engine: Engine) -> dict[str, Any]:
     summary="Numbers for Prometheus",
 )
 def metrics(engine: Database) -> Response:
-    """Requests, ingestion and connections of this process, and how far the rollups are behind.
+    """Requests, ingestion and connections of this process, how far the rollups are behind, and how delivery is doing.
 
     No number carries a client's name.
     """
     marks, lag_s = _rollup_lag(engine)
     ROLLUP_MARKS.set(marks)
     ROLLUP_LAG_SECONDS.set(lag_s)
+    ALERTS_LAG_SECONDS.set(_alerts_lag_s(engine))
+    standing = _delivery_standing(engine)
+    NOTIFICATIONS_PENDING.set(standing.pending)
+    NOTIFICATIONS_OLDEST_SECONDS.set(standing.oldest_pending_s)
+    NOTIFICATIONS_DEAD.set(standing.dead)
+    NOTIFICATION_ATTEMPTS.clear()
+    for (kind, outcome), count in standing.attempts.items():
+        NOTIFICATION_ATTEMPTS.labels(kind, outcome).set(count)
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -120,3 +137,24 @@ def _rollup_lag(engine: Engine) -> tuple[float, float]:
             return rollups.lag(connection)
     except SQLAlchemyError:
         return nan, nan
+
+
+def _alerts_lag_s(engine: Engine) -> float:
+    """Likewise how long ago the time is that rules were last evaluated for."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(_LAG_TIMEOUT)
+            lag_s: float | None = connection.execute(_ALERTS_LAG).scalar_one()
+    except SQLAlchemyError:
+        return nan
+    return nan if lag_s is None else lag_s
+
+
+def _delivery_standing(engine: Engine) -> delivery.Standing:
+    """Likewise for notifications."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(_LAG_TIMEOUT)
+            return delivery.standing(connection)
+    except SQLAlchemyError:
+        return delivery.Standing(nan, nan, nan, {})

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from pulsewatch.api import schemas
+from pulsewatch.api import alert_rule_schemas, alert_schemas, backtest_schemas, notification_schemas, schemas
 from pulsewatch.problems import MEDIA_TYPE, title
 
 Document = dict[str, Any]
@@ -26,7 +26,16 @@ SECURITY_SCHEME = {
 }
 OPEN: Document = {"security": []}  # openapi_extra of a route that needs no key
 
-BODIES = (schemas.ClientChanges, schemas.PipelineChanges, schemas.KeyRequest, schemas.AnnotationRequest)
+BODIES: tuple[type[BaseModel], ...] = (
+    schemas.ClientChanges,
+    schemas.PipelineChanges,
+    schemas.KeyRequest,
+    schemas.AnnotationRequest,
+    *alert_rule_schemas.BODIES,
+    *backtest_schemas.BODIES,
+    *alert_schemas.BODIES,
+    *notification_schemas.BODIES,
+)
 
 # Per status: the code, what it means, and an example of its detail.
 MEANINGS: dict[int, tuple[str, str, str]] = {
@@ -79,10 +88,10 @@ def problem_response(status: int) -> Document:
     return response
 
 
-def body_of(schema: str) -> Document:
+def body_of(schema: str, *, is_required: bool = True) -> Document:
     """The part of a route's `openapi_extra` that describes its JSON body, which our own decoder reads."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    return {"requestBody": {"required": True, "content": content}}
+    return {"requestBody": {"required": is_required, "content": content}}
 
 
 def preconditions() -> Document:
@@ -111,7 +120,8 @@ def complete(app: FastAPI, extra_paths: Mapping[str, Document], extra_schemas: M
     # FastAPI's own description of a validation error: we answer problems.
     for leftover in ("HTTPValidationError", "ValidationError"):
         named.pop(leftover, None)
-    for model in (schemas.ProblemAnswer, *BODIES):
+    described: tuple[type[BaseModel], ...] = (schemas.ProblemAnswer, *BODIES)
+    for model in described:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
         named.update(schema.pop("$defs", {}))
         named[schema["title"]] = schema
