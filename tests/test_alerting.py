@@ -1,13 +1,21 @@
 """What ticks make of rules and of what arrives."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
+from pulsewatch import alerting, rulebook
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.settings import Settings
 from tests.alert_stage import Stage, at, plain
+from tests.running import Command
+
+FRESH: dict[str, Any] = {"kind": "freshness", "levels": {"warning": 600}}
 
 
 @pytest.fixture
@@ -17,31 +25,253 @@ def stage(database: str, settings: Settings) -> Iterator[Stage]:
     engine.dispose()
 
 
-def ended(run: str, minutes: float, status: Status = Status.FAILED, pipeline: str = "nightly") -> RunEvent:
-    return RunEvent(client="acme", pipeline=pipeline, run=run, status=status, occurred_at=at(minutes))
+def ended(
+    run: str, minutes: float, status: Status = Status.FAILED, pipeline: str = "nightly", client: str = "acme"
+) -> RunEvent:
+    return RunEvent(client=client, pipeline=pipeline, run=run, status=status, occurred_at=at(minutes))
+
+
+def fail_twice(stage: Stage) -> None:
+    """A pipeline that is about to fire at the next tick, two minutes in."""
+    stage.receive(0, ended("r1", 0), ended("r2", 0.5))
+    stage.rule(1)
+    stage.work(2)
+
+
+def ticks(stage: Stage, *minutes: float) -> None:
+    for minute in minutes:
+        assert stage.tick(minute) is not None
+
+
+# -- what fires, and what ends it -------------------------------------------------------------------------------------
 
 
 def test_an_alert_fires_at_the_tick_after_the_last_straw_and_resolves_after_a_success(stage: Stage) -> None:
     stage.receive(0, ended("r0", 0, Status.SUCCEEDED))
     stage.rule(1)
-    stage.tick(2)
+    ticks(stage, 2)
     stage.receive(3, ended("r1", 3))
-    stage.tick(4)
+    ticks(stage, 4)
     stage.receive(5, ended("r2", 5))
-    stage.tick(6)
-    stage.tick(7)
+    ticks(stage, 6, 7)
     stage.receive(8, ended("r3", 8, Status.SUCCEEDED))
-    stage.tick(9)
+    ticks(stage, 9)
     assert plain(stage.events()) == [(6, "fired", 1), (9, "resolved", 0)]
     (alert,) = stage.rows("select * from pulsewatch.alert")
     assert (alert.fired_at, alert.resolved_at, alert.resolve_reason) == (at(6), at(9), "recovered")
     assert alert.summary == "acme/nightly: 2 runs in a row have failed or timed out (limit 2)"
 
 
-def test_the_same_tick_twice_writes_nothing_new(stage: Stage) -> None:
+def test_a_late_success_that_ran_before_takes_the_alert_back(stage: Stage) -> None:
+    fail_twice(stage)
+    ticks(stage, 2)
+    stage.receive(10, ended("between", 0.2, Status.SUCCEEDED))
+    ticks(stage, 11)
+    assert plain(stage.events()) == [(2, "fired", 1), (11, "resolved", 0)]
+
+
+def test_worse_is_told_and_ends_what_somebody_took_on(stage: Stage) -> None:
     stage.receive(0, ended("r1", 0), ended("r2", 0.5))
+    stage.rule(1, levels={"warning": 2, "critical": 3})
+    ticks(stage, 2)
+    with stage.engine.begin() as connection:
+        connection.execute(text("update pulsewatch.alert set acknowledged_at = now(), acknowledged_by = 'ann'"))
+    stage.receive(3, ended("r3", 3))
+    ticks(stage, 4)
+    assert plain(stage.events()) == [(2, "fired", 1), (4, "level_changed", 2)]
+    (alert,) = stage.rows("select level, max_level, acknowledged_at, acknowledged_by from pulsewatch.alert")
+    assert tuple(alert) == (2, 2, None, None)
+
+
+def test_a_pipeline_that_is_new_is_watched_from_its_first_events_on(stage: Stage) -> None:
+    stage.receive(0, ended("r1", 0, Status.SUCCEEDED))
     stage.rule(1)
-    assert stage.tick(2) is not None
+    ticks(stage, 2)
+    stage.receive(3, ended("r1", 3, pipeline="other"), ended("r2", 3.5, pipeline="other"))
+    ticks(stage, 4)
+    assert stage.events() == [(4, "other", "fired", 1)]
+
+
+def test_a_pipeline_that_is_archived_is_closed_and_watched_no_more(stage: Stage) -> None:
+    fail_twice(stage)
+    ticks(stage, 2)
+    with stage.engine.begin() as connection:
+        connection.execute(text("update pulsewatch.pipeline set archived_at = now()"))
+    ticks(stage, 3)
+    assert plain(stage.events()) == [(2, "fired", 1), (3, "resolved", 0)]
+    (alert,) = stage.rows("select resolve_reason from pulsewatch.alert")
+    assert alert.resolve_reason == "target_removed"
+    assert stage.rows("select from pulsewatch.alert_target") == []
+
+
+def test_a_rule_of_a_client_sees_that_client_only(stage: Stage) -> None:
+    for client in ("acme", "beta"):
+        stage.receive(0, ended("r1", 0, client=client), ended("r2", 0.5, client=client))
+    stage.rule(1, client="beta")
+    ticks(stage, 2)
+    (alert,) = stage.rows("select client.slug from pulsewatch.alert join pulsewatch.client on client.id = client_id")
+    assert alert.slug == "beta"
+
+
+def test_time_alone_makes_a_pipeline_stale_and_a_success_mends_it(stage: Stage) -> None:
+    stage.receive(0, ended("r1", 0, Status.SUCCEEDED))
+    stage.rule(1, **FRESH)
+    ticks(stage, *range(2, 12))
+    stage.receive(11.5, ended("r2", 11.4, Status.SUCCEEDED))
+    ticks(stage, 12)
+    assert plain(stage.events()) == [(10, "fired", 1), (12, "resolved", 0)]
+
+
+# -- once and only once -----------------------------------------------------------------------------------------------
+
+
+def test_the_same_tick_twice_writes_nothing_new(stage: Stage) -> None:
+    fail_twice(stage)
+    ticks(stage, 2)
     before = stage.events()
     assert stage.tick(2) is None
     assert stage.events() == before != []
+
+
+def test_three_workers_at_once_write_once(stage: Stage) -> None:
+    fail_twice(stage)
+    with ThreadPoolExecutor(3) as pool:
+        done = list(pool.map(lambda _: alerting.tick(stage.engine, at(2)), range(3)))
+    assert len([one for one in done if one is not None]) == 1
+    assert plain(stage.events()) == [(2, "fired", 1)]
+
+
+def test_a_worker_that_is_killed_in_mid_tick_leaves_everything_to_the_next_tick(stage: Stage, database: str) -> None:
+    fail_twice(stage)
+    with stage.engine.begin() as connection:
+        # The tick gets as far as writing its event, and waits there.
+        connection.execute(text("lock table pulsewatch.alert_event in exclusive mode"))
+        worker = Command("worker", PULSEWATCH_DATABASE_URL=database)
+        waiting = text(
+            "select count(*) from pg_locks where not granted and relation = 'pulsewatch.alert_event'::regclass"
+        )
+        with stage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as watch:
+            while not watch.execute(waiting).scalar_one():
+                assert worker.process.poll() is None, worker.err
+        worker.process.kill()
+        worker.process.wait()
+    worker.stop()
+    # The server ends the transaction of a session that is gone when it next hears of it.
+    while stage.rows("select from pg_stat_activity where application_name = 'pulsewatch worker'"):
+        pass
+    assert stage.events() == []
+    assert stage.rows("select from pulsewatch.alert") == []
+    ticked = alerting.tick(stage.engine, at(2) + timedelta(days=10))
+    assert ticked is not None
+    told = [(kind, level) for _, pipeline, kind, level in stage.events() if pipeline == "nightly"]
+    assert told == [("fired", 1)]
+
+
+def test_what_is_being_received_is_waited_for(stage: Stage) -> None:
+    """An event counts as received when its transaction began: until that has ended, no tick may pass that time."""
+    stage.rule(1)
+    with stage.engine.begin() as ingesting:
+        ingesting.execute(text("select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"))
+        began = ingesting.execute(text("select now()")).scalar_one()
+        with stage.engine.begin() as connection:
+            assert alerting.known_until(connection, began + timedelta(minutes=1)) <= began
+    with stage.engine.begin() as connection:
+        later = began + timedelta(minutes=1)
+        assert alerting.known_until(connection, later) > later - timedelta(seconds=5)
+
+
+def test_what_is_not_worked_out_yet_is_waited_for(stage: Stage) -> None:
+    stage.receive(3, ended("r1", 3))
+    with stage.engine.begin() as connection:
+        assert alerting.known_until(connection, at(9)) == at(3)
+    stage.work(3)
+    with stage.engine.begin() as connection:
+        assert alerting.known_until(connection, at(9)) == at(9)
+
+
+# -- when silence cannot be trusted -----------------------------------------------------------------------------------
+
+
+def test_after_the_worker_was_away_rules_that_measure_time_wait_for_what_is_on_its_way(stage: Stage) -> None:
+    stage.receive(0, ended("r1", 0, Status.SUCCEEDED), ended("r1", 0, pipeline="other"))
+    stage.rule(1, **FRESH)
+    stage.rule(1, "failures", levels={"warning": 1}, selector={"pipelines": ["other"]})
+    ticks(stage, 2)
+    frozen = stage.tick(30)
+    assert frozen is not None
+    assert frozen.frozen_because == "worker_away"
+    stage.receive(30.5, ended("r2", 29, Status.SUCCEEDED))
+    for minute in (30.5, 31, 31.5):
+        frozen = stage.tick(minute)
+        assert frozen is not None
+        assert frozen.frozen_because == "worker_away"
+    thawed = stage.tick(32)
+    assert thawed is not None
+    assert thawed.frozen_because is None
+    # What succeeded meanwhile is no alert; what never did is one now, not when nobody could know.
+    assert stage.events() == [(2, "other", "fired", 1), (32, "other", "fired", 1)]
+
+
+def test_while_nothing_arrives_at_all_one_alert_says_so_and_the_others_wait(stage: Stage) -> None:
+    stage.receive(0, ended("r1", 0, Status.SUCCEEDED))
+    with stage.engine.begin() as connection:
+        connection.execute(text("delete from pulsewatch.ingest_stat"))
+        rows = text(
+            "insert into pulsewatch.ingest_stat (bucket_at, source, writer, accepted)"
+            " select bucket_at, 'native', 0, 100 from"
+            " generate_series(cast(:since as timestamptz), cast(:until as timestamptz), interval '5 minutes') bucket_at"
+        )
+        connection.execute(rows, {"since": at(-2 * 24 * 60), "until": at(-5)})
+        rulebook.ensure_builtin(connection, at(0))
+    stage.rule(0, **FRESH)
+    for minute in range(1, 21):
+        ticked = stage.tick(minute)
+        assert ticked is not None
+        assert ticked.frozen_because == (None if minute < 5 else "ingestion")
+    assert stage.events() == [(5, "-", "pending", 0), (9, "-", "fired", 2)]
+    with stage.engine.begin() as connection:
+        connection.execute(rows, {"since": at(20), "until": at(20)})
+    stage.receive(20.5, ended("r2", 20, Status.SUCCEEDED))
+    ticks(stage, 21, 22)
+    assert stage.events()[2:] == [(21, "-", "recovering", 2)]
+    # Producers have had the time to send what they could not: what is resolved is trusted again.
+    with stage.engine.begin() as connection:
+        connection.execute(rows, {"since": at(25), "until": at(25)})
+    ticks(stage, 23, 24)
+    assert stage.events()[3:] == [(23, "-", "resolved", 0)]
+
+
+def test_a_backfill_of_old_failures_fires_nothing_that_is_over(stage: Stage) -> None:
+    stage.receive(0, ended("now", 0, Status.SUCCEEDED))
+    stage.rule(1)
+    ticks(stage, 2)
+    stage.receive(3, *[ended(f"old{number}", -1000 - number) for number in range(20)])
+    ticks(stage, 4)
+    assert stage.events() == []
+
+
+# -- what cannot be evaluated -----------------------------------------------------------------------------------------
+
+
+def test_a_kind_that_cannot_be_evaluated_is_an_error_of_its_rules_and_of_no_others(stage: Stage) -> None:
+    fail_twice(stage)
+    rate: dict[str, Any] = {"kind": "failure_rate", "levels": {"warning": 0.99}, "params": {"window_s": 600}}
+    stage.rule(1, "rate", **rate)
+    stage.rule(1, "trusty", **rate, on_error="alert")
+    with stage.engine.begin() as connection:
+        connection.execute(text("alter table pulsewatch.pipeline_hour rename column last_success_at to gone"))
+    with stage.engine.begin() as connection:
+        assert alerting.evaluate(connection, at(2), at(2)).changed == 3
+    kinds = (
+        "select rule.key, event.kind, event.level from pulsewatch.alert_event as event"
+        " join pulsewatch.alert_rule as rule on rule.id = event.rule_id order by event.as_of, rule.key"
+    )
+    assert [tuple(row) for row in stage.rows(kinds)] == [
+        ("rate", "error", 0),
+        ("rule", "fired", 1),
+        ("trusty", "fired", 1),
+    ]
+    with stage.engine.begin() as connection:
+        connection.execute(text("alter table pulsewatch.pipeline_hour rename column gone to last_success_at"))
+    ticks(stage, 4)
+    assert [tuple(row) for row in stage.rows(kinds)][3:] == [("rate", "error_cleared", 0), ("trusty", "resolved", 0)]

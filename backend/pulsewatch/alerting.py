@@ -187,20 +187,20 @@ def evaluate(
         # Most ticks find nothing, and no statement is the cheapest.
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
         by_kind = {name: rules for name, rules in by_kind.items() if due_rules & {rule.id for rule in rules}}
-    # Whether ingestion is well is known before what depends on it is looked at.
-    names = sorted(by_kind, key=lambda name: (KINDS[name].is_timed, name))
     changed = events = 0
-    frozen_because = gate.away(last, as_of)
-    for name in names:
-        kind, rules = KINDS[name], by_kind[name]
-        if kind.is_timed:
-            frozen_because = frozen_because or gate.doubted(connection)
+    # Whether ingestion is well is known before what depends on it is looked at.
+    for is_timed in (False, True):
+        frozen_because = (gate.away(last, as_of) or gate.doubted(connection)) if is_timed else None
+        for name in sorted(by_kind):
+            kind, rules = KINDS[name], by_kind[name]
+            if kind.is_timed is not is_timed:
+                continue
             if frozen_because is not None:
                 connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in rules]})
                 continue
-        changes = _changes(_look(connection, kind, rules, due), {rule.id: rule for rule in rules}, as_of)
-        changed += len(changes)
-        events += alert_writing.write(connection, _described(connection, changes), known_at=known_at)
+            changes = _changes(_look(connection, kind, rules, due), {rule.id: rule for rule in rules}, as_of)
+            changed += len(changes)
+            events += alert_writing.write(connection, _described(connection, changes), known_at=known_at)
     reminders.remind(connection, as_of)
     record = {
         "as_of": as_of,

@@ -34,25 +34,28 @@ rule as materialized (
 # What marks touch: of a client as a whole whatever touches one of its pipelines. And what is due.
 _DUE = """
 due as materialized (
-    select target.client_id, target.pipeline_id, target.rule_id
+    select
+        target.client_id, target.pipeline_id, target.rule_id, target.target_since,
+        target.state <> 'ok' or target.deadline_at <= %(as_of)s as is_waiting
     from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as touched (client_id, pipeline_id)
     cross join lateral (
-        select target.client_id, target.pipeline_id, target.rule_id
+        select
+            target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state, target.deadline_at
         from pulsewatch.alert_target as target
         where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
         offset 0
     ) as target
     where target.rule_id = any(%(rule_ids)s)
     union
-    select target.client_id, target.pipeline_id, target.rule_id
+    select target.client_id, target.pipeline_id, target.rule_id, target.target_since, true
     from pulsewatch.alert_target as target
     where target.deadline_at <= %(as_of)s and target.rule_id = any(%(rule_ids)s)
 )
 """
 
 _STANDING = """
-    target.state, target.level, target.state_since, target.pending_since, target.lower_since, target.ok_samples,
-    target.sample_at as counted_at, target.alert_id, target.seq, target.deadline_at
+    target.target_since, target.state, target.level, target.state_since, target.pending_since, target.lower_since,
+    target.ok_samples, target.sample_at as counted_at, target.alert_id, target.seq, target.deadline_at
 """
 
 # Whatever was received since is marked, here or there.
@@ -61,24 +64,24 @@ unsettled as materialized (
     select client_id, pipeline_id from pulsewatch.alert_mark
     union
     select client_id, pipeline_id from pulsewatch.dirty
+    union
+    select client_id, 0 from pulsewatch.alert_mark
+    union
+    select client_id, 0 from pulsewatch.dirty
 ),
 
 asked as materialized (
     select
         due.rule_id, due.client_id, due.pipeline_id, %(as_of)s - make_interval(secs => rule.delay_s) as as_of,
-        %(known_at)s::timestamptz as known_at, rule.params, rule.thresholds, target.target_since,
-        not exists (
-            select
-            from unsettled
-            where unsettled.client_id = due.client_id and due.pipeline_id in (unsettled.pipeline_id, 0)
-        ) as is_settled
+        %(known_at)s::timestamptz as known_at, rule.params, rule.thresholds, due.target_since,
+        (due.client_id, due.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled
     from due
-    join pulsewatch.alert_target as target
-        on target.client_id = due.client_id
-        and target.pipeline_id = due.pipeline_id
-        and target.rule_id = due.rule_id
     join rule on rule.rule_id = due.rule_id
 )
+"""
+
+_TARGET = """
+    target.client_id = {0}.client_id and target.pipeline_id = {0}.pipeline_id and target.rule_id = {0}.rule_id
 """
 
 
@@ -86,7 +89,8 @@ def live_sql(kind: Kind) -> str:
     """What a tick sees of a kind: only where something may have to be written.
 
     That is where the value reaches a level, where a rule does not stand well, where there is nothing to measure and
-    the rule wants to be told so, and where the time to look again has come, or comes earlier than was known.
+    the rule wants to be told so, and where the time to look again has come, or comes earlier than was known. All else,
+    which is nearly everything, goes by without its row being looked at again.
     """
     return f"""
 with {_RULES}, {_DUE}, {_ASKED_LIVE},
@@ -95,35 +99,48 @@ seen as ({kind.observe}),
 
 coming as materialized ({COMING}),
 
-observed as (
+foreseen as (
     select
         seen.rule_id, seen.client_id, seen.pipeline_id, seen.as_of, seen.value, seen.sample_at, seen.run_ids,
         least(seen.next_at, coming.next_at) as next_at
     from seen
-    left join lateral (
-        select min(coming.next_at) as next_at
+    left join (
+        select coming.client_id, coming.pipeline_id, coming.next_at
         from coming
-        where coming.client_id = seen.client_id and seen.pipeline_id in (coming.pipeline_id, 0)
-    ) as coming on true
+        union all
+        select coming.client_id, 0, min(coming.next_at)
+        from coming
+        group by coming.client_id
+    ) as coming on coming.client_id = seen.client_id and coming.pipeline_id = seen.pipeline_id
+),
+
+observed as materialized (
+    select foreseen.*, rule.delay_s
+    from foreseen
+    join rule on rule.rule_id = foreseen.rule_id
+    where case
+            when rule.is_above then foreseen.value >= least(rule.warning, rule.critical)
+            else foreseen.value <= greatest(rule.warning, rule.critical)
+        end
+        or foreseen.value is null and rule.is_lack_told
+        or (foreseen.client_id, foreseen.pipeline_id, foreseen.rule_id) in (
+            select due.client_id, due.pipeline_id, due.rule_id
+            from due
+            where due.is_waiting
+        )
+        or foreseen.next_at is not null and exists (
+            select
+            from pulsewatch.alert_target as target
+            where {_TARGET.format("foreseen")}
+                and foreseen.next_at + make_interval(secs => rule.delay_s) < coalesce(target.deadline_at, 'infinity')
+        )
 )
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids, target.target_since, {_STANDING}
+    observed.next_at, observed.run_ids, {_STANDING}
 from observed
-join rule on rule.rule_id = observed.rule_id
-join pulsewatch.alert_target as target
-    on target.client_id = observed.client_id
-    and target.pipeline_id = observed.pipeline_id
-    and target.rule_id = observed.rule_id
-where target.state <> 'ok'
-    or target.deadline_at <= %(as_of)s
-    or observed.next_at + make_interval(secs => rule.delay_s) < coalesce(target.deadline_at, 'infinity')
-    or observed.value is null and rule.is_lack_told
-    or case
-        when rule.is_above then observed.value >= least(rule.warning, rule.critical)
-        else observed.value <= greatest(rule.warning, rule.critical)
-    end
+join pulsewatch.alert_target as target on {_TARGET.format("observed")}
 order by observed.client_id, observed.pipeline_id, observed.rule_id
 """
 
@@ -133,7 +150,7 @@ with {_DUE}
 
 select
     due.rule_id, due.client_id, due.pipeline_id, %(as_of)s::timestamptz as as_of, null::double precision as value,
-    null::timestamptz as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids, target.target_since,
+    null::timestamptz as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids,
     {_STANDING}
 from due
 join pulsewatch.alert_target as target

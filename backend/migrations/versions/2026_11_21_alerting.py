@@ -530,10 +530,92 @@ begin
 end
 $$
 """
-COMMENT_ON_FUNCTION = (
-    "comment on function pulsewatch.mark_defined() is"
-    " 'Leaves a mark for the alert rules when a client or a pipeline is new or described anew.'"
+# By the rules of ingestion (docs/ingestion.md): the event of the greatest state_key wins, which is made here as there;
+# equals are settled by the greater key.
+RUN_AS_KNOWN = """
+create function pulsewatch.run_as_known(
+    of_client bigint, of_run uuid, from_at timestamptz, until_at timestamptz, known_before timestamptz
 )
+returns table (
+    first_at timestamptz,
+    last_at timestamptz,
+    status text,
+    finished_at timestamptz,
+    said_duration_s double precision,
+    implied_start_at timestamptz,
+    error_class text,
+    winner_scheduled_at timestamptz,
+    winner_metrics jsonb,
+    opening_scheduled_at timestamptz,
+    opening_metrics jsonb,
+    start_at timestamptz,
+    received_at timestamptz
+)
+language plpgsql stable
+as $$
+#variable_conflict use_column
+begin
+    return query
+    select
+        min(least(told.started_at, told.occurred_at)) as first_at,
+        max(told.occurred_at) as last_at,
+        case
+            when bool_and(told.is_info) then 'queued'
+            else (array_agg(told.status order by told.state_key desc, told.key desc))[1]
+        end as status,
+        (
+            array_agg(case when told.is_end then told.occurred_at end order by told.state_key desc, told.key desc)
+        )[1] as finished_at,
+        (array_agg(told.duration_s order by told.state_key desc, told.key desc))[1] as said_duration_s,
+        (array_agg(
+            case when told.is_end then told.occurred_at - make_interval(secs => told.duration_s) end
+            order by told.state_key desc, told.key desc
+        ))[1] as implied_start_at,
+        (array_agg(told.error_class order by told.state_key desc, told.key desc))[1] as error_class,
+        (array_agg(told.scheduled_at order by told.state_key desc, told.key desc))[1] as winner_scheduled_at,
+        (array_agg(told.metrics order by told.state_key desc, told.key desc))[1] as winner_metrics,
+        (array_agg(told.scheduled_at order by told.occurred_at, told.key))[1] as opening_scheduled_at,
+        (array_agg(told.metrics order by told.occurred_at, told.key))[1] as opening_metrics,
+        min(case when told.status = 'running' then least(told.started_at, told.occurred_at) else told.started_at end)
+            filter (where not told.is_info and told.attempt = told.last_attempt) as start_at,
+        max(told.received_at) as received_at
+    from (
+        select
+            event.status, event.occurred_at, event.started_at, event.scheduled_at, event.duration_s, event.error_class,
+            event.metrics, event.dedupe_key as key, event.received_at,
+            event.status = 'info' as is_info,
+            event.status in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') as is_end,
+            coalesce(event.attempt, 0) as attempt,
+            max(coalesce(event.attempt, 0)) filter (where event.status <> 'info') over () as last_attempt,
+            case when event.status = 'info' then 0 else
+                (coalesce(event.attempt, 0)::bigint << 58)
+                | (
+                    case event.status
+                        when 'queued' then 0
+                        when 'running' then 1
+                        when 'timed_out' then 2
+                        else 3
+                    end::bigint << 56
+                )
+                | ((extract(epoch from event.occurred_at) * 1000000)::bigint << 3)
+                | case event.status when 'failed' then 4 when 'cancelled' then 3 when 'skipped' then 2
+                    when 'succeeded' then 1 else 0 end
+            end as state_key
+        from pulsewatch.run_event as event
+        where event.client_id = of_client
+            and event.occurred_at between from_at and until_at
+            and event.run_id = of_run
+            and event.received_at < known_before
+    ) as told;
+end
+$$
+"""
+FUNCTION_COMMENTS = {
+    "mark_defined()": "Leaves a mark for the alert rules when a client or a pipeline is new or described anew.",
+    "run_as_known(bigint, uuid, timestamptz, timestamptz, timestamptz)": (
+        "A run, whose events lie between two times, as the events received before a time make it; nulls if none was."
+    ),
+}
 # What rules pick targets by.
 WATCHED = {"client": "archived_at", "pipeline": "tags, owner, environment, archived_at"}
 APPEND_ONLY = ("alert_rule_version", "alert_event", "notification_attempt")
@@ -592,8 +674,10 @@ def upgrade() -> None:
         schema=SCHEMA,
     )
     op.execute(MARK_DEFINED)
-    op.execute(COMMENT_ON_FUNCTION)
-    op.execute("revoke execute on function pulsewatch.mark_defined() from public")
+    op.execute(RUN_AS_KNOWN)
+    for function, comment in FUNCTION_COMMENTS.items():
+        op.execute(f"comment on function pulsewatch.{function} is '{comment}'")
+        op.execute(f"revoke execute on function pulsewatch.{function} from public")
     for table, columns in WATCHED.items():
         op.execute(
             f"create trigger {table}_defined after insert or update of {columns} on pulsewatch.{table}"
@@ -641,6 +725,7 @@ def downgrade() -> None:
         op.execute(f"drop trigger {table}_defined on pulsewatch.{table}")
     for table in reversed(TABLES):
         op.drop_table(table, schema=SCHEMA)
-    op.execute("drop function pulsewatch.mark_defined()")
+    for function in FUNCTION_COMMENTS:
+        op.execute(f"drop function pulsewatch.{function}")
     op.drop_column("slot_mark", "marked_at", schema=SCHEMA)
     op.drop_column("run", "received_at", schema=SCHEMA)

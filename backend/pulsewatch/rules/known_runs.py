@@ -5,54 +5,8 @@ from typing import Literal
 # As far as a pipeline's state looks.
 NEWEST = 64
 
-_BEST = "order by told.state_key desc, told.key desc"
-
-# What had been received of a run of which more came later: its row tells all of it, so it is worked out again from
-# its events, by the rules of ingestion (docs/ingestion.md): the event of the greatest state_key wins (pulsewatch.events
-# has the same number), equals are settled by the greater key.
-_TOLD = f"""
-select
-    min(least(told.started_at, told.occurred_at)) as first_at,
-    max(told.occurred_at) as last_at,
-    case when bool_and(told.is_info) then 'queued' else (array_agg(told.status {_BEST}))[1] end as status,
-    (array_agg(case when told.is_end then told.occurred_at end {_BEST}))[1] as finished_at,
-    (array_agg(told.duration_s {_BEST}))[1] as said_duration_s,
-    (array_agg(
-        case when told.is_end then told.occurred_at - make_interval(secs => told.duration_s) end {_BEST}
-    ))[1] as implied_start_at,
-    (array_agg(told.error_class {_BEST}))[1] as error_class,
-    (array_agg(told.scheduled_at {_BEST}))[1] as winner_scheduled_at,
-    (array_agg(told.metrics {_BEST}))[1] as winner_metrics,
-    (array_agg(told.scheduled_at order by told.occurred_at, told.key))[1] as opening_scheduled_at,
-    (array_agg(told.metrics order by told.occurred_at, told.key))[1] as opening_metrics,
-    min(case when told.status = 'running' then least(told.started_at, told.occurred_at) else told.started_at end)
-        filter (where not told.is_info and told.attempt = told.last_attempt) as start_at,
-    max(told.received_at) as received_at
-from (
-    select
-        event.status, event.occurred_at, event.started_at, event.scheduled_at, event.duration_s, event.error_class,
-        event.metrics, event.dedupe_key as key, event.received_at,
-        event.status = 'info' as is_info,
-        event.status in ('succeeded', 'failed', 'cancelled', 'skipped', 'timed_out') as is_end,
-        coalesce(event.attempt, 0) as attempt,
-        max(coalesce(event.attempt, 0)) filter (where event.status <> 'info') over () as last_attempt,
-        case when event.status = 'info' then 0 else
-            (coalesce(event.attempt, 0)::bigint << 58)
-            | (
-                case event.status when 'queued' then 0 when 'running' then 1 when 'timed_out' then 2 else 3 end::bigint
-                << 56
-            )
-            | ((extract(epoch from event.occurred_at) * 1000000)::bigint << 3)
-            | case event.status when 'failed' then 4 when 'cancelled' then 3 when 'skipped' then 2
-                when 'succeeded' then 1 else 0 end
-        end as state_key
-    from pulsewatch.run_event as event
-    where event.client_id = recent.client_id
-        and event.occurred_at between recent.opened_at and recent.last_at
-        and event.run_id = recent.id
-        and event.received_at < asked.known_at
-) as told
-"""
+# What had been received of a run of which more came later is worked out again from its events, by the function
+# pulsewatch.run_as_known: as a part of the statement it would make each plan many times as large.
 
 # How the rows of a target are found.
 Of = Literal["pipeline", "client"]
@@ -61,7 +15,7 @@ KEY: dict[Of, str] = {
     "client": "{0}.client_id = {1}.client_id",
 }
 
-_KNOWN = f"""
+_KNOWN = """
     select
         known.id, known.order_at, known.first_at, known.last_at, known.started_at, known.scheduled_at,
         known.received_at,
@@ -83,11 +37,11 @@ _KNOWN = f"""
         case when known.has_ended then known.error_class end as error_class,
         case
             when known.has_ended
-                then coalesce(known.opening_metrics, '{{{{}}}}') || coalesce(known.winner_metrics, '{{{{}}}}')
+                then coalesce(known.opening_metrics, '{{}}') || coalesce(known.winner_metrics, '{{}}')
         end as metrics
     from (
         select
-            recent.id, {{order_at}} as order_at, version.*,
+            recent.id, {order_at} as order_at, version.*,
             coalesce(version.start_at, version.implied_start_at) as started_at,
             coalesce(version.winner_scheduled_at, version.opening_scheduled_at) as scheduled_at,
             coalesce(version.finished_at <= asked.as_of, false) as has_ended
@@ -97,12 +51,12 @@ _KNOWN = f"""
                 run.implied_start_at, run.error_class, run.winner_scheduled_at, run.winner_metrics,
                 run.opening_scheduled_at, run.opening_metrics, run.start_at, run.received_at, run.opened_at
             from pulsewatch.run
-            where {{key}}
+            where {key}
                 and run.first_at <= asked.as_of
-                and run.first_at >= {{since}}
-                and ({{only}})
+                and run.first_at >= {since}
+                and ({only})
             order by run.first_at desc
-            {{limit}}
+            {limit}
         ) as recent
         cross join lateral (
             select
@@ -116,7 +70,9 @@ _KNOWN = f"""
                 told.implied_start_at, told.error_class, told.winner_scheduled_at, told.winner_metrics,
                 told.opening_scheduled_at, told.opening_metrics, told.start_at, told.received_at
             from (select where recent.received_at >= asked.known_at) as late
-            cross join lateral ({_TOLD}) as told
+            cross join lateral pulsewatch.run_as_known(
+                recent.client_id, recent.id, recent.opened_at, recent.last_at, asked.known_at
+            ) as told
             where told.first_at <= asked.as_of
         ) as version
         -- Said again, or the planner forgets it and sorts.
