@@ -11,13 +11,14 @@ from pathlib import Path
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from grafana.alerts import alerts
 from grafana.client import client
 from grafana.fleet import fleet
 from grafana.ingestion import ingestion
 from grafana.pipeline import pipeline
 
 FOLDER = Path(__file__).parent / "dashboards" / "PulseWatch"
-BOARDS = {"fleet": fleet, "client": client, "pipeline": pipeline, "ingestion": ingestion}
+BOARDS = {"fleet": fleet, "client": client, "pipeline": pipeline, "alerts": alerts, "ingestion": ingestion}
 
 
 def document(build: Callable[[], Dashboard]) -> str:

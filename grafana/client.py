@@ -11,6 +11,7 @@ from grafana.shared import (
     OF_CLIENT,
     STATES,
     WINDOW,
+    alerts,
     board,
     deploys,
     duration_heat,
@@ -33,6 +34,7 @@ def client() -> boards.Dashboard:
         board("pw-client", "Client", "One client: its pipelines, their runs, and what is late.")
         .with_variable(chosen("client", "Client", CLIENTS))
         .annotation(deploys(OF_CLIENT))
+        .annotation(alerts(OF_CLIENT))
     )
     return filled(
         made,

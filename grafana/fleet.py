@@ -4,9 +4,12 @@ from grafana_foundation_sdk.builders import dashboard as boards
 
 from grafana.kit import AGO, CLIENT_URL, Panel, chosen, listing, tiles
 from grafana.shared import (
+    CHOSEN,
+    CHOSEN_CLIENT,
     CLIENTS,
     LINKS,
     STATES,
+    WHOSE,
     WINDOW,
     board,
     durations,
@@ -17,15 +20,11 @@ from grafana.shared import (
     summary_numbers,
 )
 
-# Named otherwise than the one client of the other dashboards: their `client` cannot be all.
-CLIENT_OR_ALL = "${clients:sqlstring}"
-CHOSEN = f"('__all__' = {CLIENT_OR_ALL} or client = {CLIENT_OR_ALL})"
-WHOSE = "all clients, or of the one chosen"
 MOST_TILES = 300
 
 
 def fleet() -> boards.Dashboard:
-    arguments = f", nullif({CLIENT_OR_ALL}, '__all__')"
+    arguments = f", {CHOSEN_CLIENT}"
     attention = listing(
         "Needs attention",
         "Pipelines that fail, or whose last expected start was late or missed; the worst first. As of now.",

@@ -45,6 +45,19 @@ WORDS = {
     "timed_out": ORANGE,
     "failing": RED,
     "failed": RED,
+    "warning": YELLOW,
+    "critical": RED,
+    "firing": RED,
+    "recovering": PURPLE,
+    "pending": YELLOW,
+    "sent": GREEN,
+    "held": BLUE,
+    "superseded": GREY,
+    "dropped": GREY,
+    "leased": PURPLE,
+    "dead": RED,
+    "no_data": GREY,
+    "error": ORANGE,
 }
 # The same words as the names of series.
 OUTCOMES = {word.replace("_", " "): color for word, color in WORDS.items()}
@@ -69,6 +82,21 @@ HEADINGS = {
     "bucket_at": "five minutes from",
     "failure_count": "failures",
     "pipeline_count": "pipelines",
+    "fired_count": "alerts",
+    "brief_rate": "over in 5 min",
+    "acknowledged_rate": "acknowledged",
+    "acknowledge_avg_s": "time to acknowledge",
+    "resolve_avg_s": "time to resolve",
+    "snoozed_until_at": "snoozed until",
+    "rule_title": "rule",
+    "channel_title": "channel",
+    "notification_count": "messages",
+    "sent_rate": "share sent",
+    "send_p50_s": "median time",
+    "send_p95_s": "p95 time",
+    "occurred_at": "at",
+    "run_url": "its run",
+    "runbook_url": "runbook",
 }
 AGO = "dateTimeFromNow"
 

@@ -12,6 +12,7 @@ from grafana.shared import (
     OF_PIPELINE,
     PIPELINE,
     WINDOW,
+    alerts,
     board,
     deploys,
     duration_heat,
@@ -39,6 +40,7 @@ def pipeline() -> boards.Dashboard:
         .with_variable(chosen("client", "Client", CLIENTS))
         .with_variable(chosen("pipeline", "Pipeline", PIPELINES))
         .annotation(deploys(f"{OF_CLIENT} and (pipeline is null or pipeline = {PIPELINE})"))
+        .annotation(alerts(OF_PIPELINE))
     )
     return filled(
         made,

@@ -38,6 +38,11 @@ LATE_STEPS = ((None, GREEN), (1, YELLOW), (10, ORANGE))
 CLIENTS = "select client as __value, client as __text from analytics.clients where not is_archived order by client"
 CLIENT = "${client:sqlstring}"
 PIPELINE = "${pipeline:sqlstring}"
+# Of dashboards of all clients. Named otherwise than the one client of the others: their `client` cannot be all.
+CLIENT_OR_ALL = "${clients:sqlstring}"
+CHOSEN = f"('__all__' = {CLIENT_OR_ALL} or client = {CLIENT_OR_ALL})"
+CHOSEN_CLIENT = f"nullif({CLIENT_OR_ALL}, '__all__')"
+WHOSE = "all clients, or of the one chosen"
 OF_CLIENT = f"client = {CLIENT}"
 OF_PIPELINE = f"{OF_CLIENT} and pipeline = {PIPELINE}"
 # Lists of the latest of many rows filter by the numbers, not by the slugs: then an index gives them in order.
@@ -203,4 +208,15 @@ def deploys(where: str) -> boards.AnnotationQuery:
         "select at as time, until_at as timeend, text, kind as tags from analytics.annotations"
         f" where {where} and at <= $__timeTo()::timestamptz"
         " and (at >= $__timeFrom()::timestamptz or until_at >= $__timeFrom()::timestamptz) order by at",
+    )
+
+
+def alerts(where: str) -> boards.AnnotationQuery:
+    """Spans from firing to resolved, also of what fired before the time shown and was open in it."""
+    return annotations(
+        "Alerts",
+        "red",
+        "select fired_at as time, resolved_at as timeend, summary as text, max_level as tags from analytics.alerts"
+        f" where {where} and not is_dry_run and fired_at <= $__timeTo()::timestamptz"
+        " and (resolved_at is null or resolved_at >= $__timeFrom()::timestamptz) order by fired_at",
     )

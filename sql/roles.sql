@@ -20,9 +20,32 @@ readable (table_name, client_column) as (
     ('pipeline_state', 'client_id'),
     ('failing_span', 'client_id'),
     ('annotation', 'client_id'),
+    ('alert', 'client_id'),
+    ('alert_event', 'client_id'),
+    ('alert_rule', 'client_id'),
+    ('alert_rule_version', 'client_id'),
+    ('alert_target', 'client_id'),
+    ('silence', 'client_id'),
+    ('channel', 'client_id'),
+    ('notification', 'client_id'),
+    ('notification_attempt', 'client_id'),
     ('fleet_hour', null),
     ('fleet_day', null),
     ('ingest_stat', null)
+),
+
+-- Of these tables readers may read these columns and no others: a channel's address is nobody's business, its secrets
+-- even less, and a message may hold both. A new column is withheld until it is named here.
+partly_readable (table_name, column_names) as (
+    values
+    ('channel', cast('{id,client_id,key,kind,title}' as text[])),
+    (
+        'notification',
+        cast(
+            '{client_id,id,channel_id,alert_id,event_as_of,event_seq,reason,status,held_by,silence_id,attempt_count,'
+            'next_attempt_at,lease_until,expires_at,created_at,sent_at,last_error}' as text[]
+        )
+    )
 ),
 
 -- What a session of a reader starts with. A value that somebody has changed stays.
@@ -267,6 +290,7 @@ grantable as (
     from pg_catalog.pg_class as listed
     inner join our_table on listed.oid = our_table.oid
     inner join readable on our_table.table_name = readable.table_name
+    where our_table.table_name not in (select partly_readable.table_name from partly_readable)
     union all
     select
         4 as place,
@@ -299,6 +323,31 @@ missing_grant as (
             known.rolname = reader_group.role_name
             and held.privilege_type = grantable.privilege_type
     )
+),
+
+missing_column_grant as (
+    select
+        format(
+            'grant select (%s) on table pulsewatch.%I to %I',
+            string_agg(quote_ident(described.attname), ', ' order by described.attnum),
+            our_table.table_name,
+            reader_group.role_name
+        ) as command
+    from our_table
+    inner join partly_readable on our_table.table_name = partly_readable.table_name
+    inner join pg_catalog.pg_attribute as described
+        on our_table.oid = described.attrelid and described.attname = any(partly_readable.column_names)
+    cross join reader_group
+    where
+        not exists (
+            select
+            from aclexplode(described.attacl) as held
+            inner join pg_catalog.pg_roles as known on held.grantee = known.oid
+            where
+                known.rolname = reader_group.role_name
+                and held.privilege_type = 'SELECT'
+        )
+    group by our_table.table_name, reader_group.role_name
 ),
 
 -- Functions of ours that do something: partitions are made and dropped by them, with the rights of their owner.
@@ -395,21 +444,26 @@ step as (
     union all
     select
         12 as place,
+        missing_column_grant.command
+    from missing_column_grant
+    union all
+    select
+        13 as place,
         missing_membership.command
     from missing_membership
     union all
     select
-        13 as place,
+        14 as place,
         missing_lock_grant.command
     from missing_lock_grant
     union all
     select
-        14 as place,
+        15 as place,
         public_temporary.command
     from public_temporary
     union all
     select
-        15 as place,
+        16 as place,
         public_harmful.command
     from public_harmful
 )

@@ -20,8 +20,13 @@ from tests.shown import NOW, shown_database
 
 # Nothing of the demo's history is refused.
 MAY_BE_EMPTY = {"Refused items"}
+# Dashboards of all clients, of which one may be chosen.
+OF_ALL = {"fleet", "alerts"}
 # Tables that only grow with the number of clients and pipelines may be read whole.
-BIG = {"run", "run_event", "pipeline_hour", "pipeline_day", "client_hour", "client_day", "slot", "failing_span"}
+BIG = {
+    "run", "run_event", "pipeline_hour", "pipeline_day", "client_hour", "client_day", "slot", "failing_span", "alert",
+    "alert_event", "notification", "notification_attempt",
+}  # fmt: skip
 # Of a day out of two weeks, an index that fits reads about a fourteenth; one read whole reads all.
 MOST_READ = 0.4
 RANGES = {"6 h": timedelta(hours=6), "24 h": timedelta(hours=24), "7 d": timedelta(days=7), "30 d": timedelta(days=30)}
@@ -79,6 +84,12 @@ def shown(server: str) -> Iterator[psycopg.Connection]:
             " where client = %s and pipeline = %s",
             (NOW - timedelta(days=20), NOW - timedelta(hours=1), TRAP, *LIVELY),
         )
+        # Receivers were there at once.
+        connection.execute(
+            "update pulsewatch.notification set attempt_count = 2, last_error = %s from pulsewatch.client"
+            " where client.id = client_id and client.slug = %s",
+            (TRAP, LIVELY[0]),
+        )
         connection.execute(b"set role pulsewatch_grafana")
         yield connection
 
@@ -95,7 +106,7 @@ def choices(client: Choice, pipeline: str) -> dict[str, Choice]:
 
 
 def selections(query: Query) -> dict[str, Choice]:
-    return CHOICES | ({"all": Choice((ALL,), "'__all__'")} if query.board == "fleet" else {})
+    return CHOICES | ({"all": Choice((ALL,), "'__all__'")} if query.board in OF_ALL else {})
 
 
 def ranges() -> dict[str, Range]:
@@ -156,9 +167,9 @@ def check_shape(query: Query, columns: list[str], rows: list[tuple[Any, ...]]) -
         assert len({text for _, text in rows}) == len(rows), "Grafana drops a choice whose text it has seen"
 
 
-def test_a_choice_of_one_client_narrows_every_panel_of_the_fleet(shown: psycopg.Connection) -> None:
+def test_a_choice_of_one_client_narrows_every_panel_of_all_clients(shown: psycopg.Connection) -> None:
     for query in QUERIES:
-        if query.board == "fleet" and query.kind != "variable":
+        if query.board in OF_ALL and query.kind != "variable":
             assert "${clients:sqlstring}" in query.sql, query.name
     (finished,) = (query for query in QUERIES if query.name == "fleet: Finished runs")
     month = ranges()["30 d"]
@@ -206,9 +217,20 @@ def test_a_deploy_that_reaches_into_the_range_is_marked(shown: psycopg.Connectio
     """It began before it."""
     day = ranges()["24 h"]
     for query in QUERIES:
-        if query.kind == "annotation":
+        if query.kind == "annotation" and "analytics.annotations" in query.sql:
             rows = shown.execute(expand(query.sql, day, choices(Choice((LIVELY[0],)), LIVELY[1])).encode())
             assert [row[2:] for row in rows] == [(TRAP, "deploy")] * 2
+
+
+def test_an_alert_that_reaches_into_the_range_is_marked(shown: psycopg.Connection) -> None:
+    day = ranges()["24 h"]
+    for query in QUERIES:
+        if query.kind == "annotation" and "analytics.alerts" in query.sql:
+            rows = shown.execute(expand(query.sql, day, choices(Choice((LIVELY[0],)), LIVELY[1])).encode()).fetchall()
+            assert any(fired_at < day.since for fired_at, *_ in rows)
+            assert all(ended_at is None or ended_at >= day.since for _, ended_at, *_ in rows)
+            assert rows != []
+            assert {tag for *_, tag in rows} <= {"warning", "critical"}
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=names)

@@ -149,14 +149,15 @@ def colors_of(panel: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield shown.get("text", word), shown["color"]
 
 
-def test_the_four_dashboards_show_what_people_look_for() -> None:
+def test_the_dashboards_show_what_people_look_for() -> None:
     shown = {made["uid"]: {panel["type"] for panel in made["panels"]} for made in DOCUMENTS.values()}
     assert shown["pw-fleet"] >= {"stat", "table", "timeseries"}
     assert shown["pw-client"] >= {"stat", "table", "timeseries", "heatmap", "state-timeline", "bargauge"}
     assert shown["pw-pipeline"] >= {"stat", "table", "timeseries", "heatmap", "bargauge"}
+    assert shown["pw-alerts"] >= {"stat", "table", "timeseries", "state-timeline"}
     for uid in ("pw-client", "pw-pipeline"):
         (made,) = (made for made in DOCUMENTS.values() if made["uid"] == uid)
-        assert [mark["name"] for mark in made["annotations"]["list"]] == ["Deploys and notes"]
+        assert [mark["name"] for mark in made["annotations"]["list"]] == ["Deploys and notes", "Alerts"]
     assert [variable["name"] for variable in DOCUMENTS["pipeline"]["templating"]["list"]] == ["client", "pipeline"]
 
 

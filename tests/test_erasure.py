@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -57,9 +58,30 @@ def fill(engine: Engine, slug: str, runs: int = 3) -> int:
             add_row(engine, "pipeline_hour", client_id=client_id, pipeline_id=pipeline_id, hour_at=at)
     (pipeline_id,) = scalars(engine, "select id from pulsewatch.pipeline where client_id = :id", id=client_id)
     add_row(engine, "annotation", client_id=client_id, pipeline_id=pipeline_id)
+    alerts_of(engine, client_id)
     for table in set(scalars(engine, TABLES_WITH_CLIENT)) - rows_of(engine, client_id).keys():
         add_row(engine, table, client_id=client_id)
     return client_id
+
+
+def alerts_of(engine: Engine, client_id: int) -> None:
+    """A rule and a channel of the client's own, and three alerts, one of them open."""
+    add_row(engine, "alert_rule", client_id=client_id, key="slow")
+    add_row(engine, "channel", client_id=client_id, key="mail")
+    (rule_id,) = scalars(engine, "select id from pulsewatch.alert_rule where client_id = :id", id=client_id)
+    (channel_id,) = scalars(engine, "select id from pulsewatch.channel where client_id = :id", id=client_id)
+    add_row(engine, "alert_rule_version", client_id=client_id, rule_id=rule_id)
+    add_row(engine, "alert_target", client_id=client_id, rule_id=rule_id)
+    for number in range(3):
+        alert_id, at = UUID(int=number), AS_OF + timedelta(minutes=number)
+        ended = {"resolved_at": at, "resolve_reason": "recovered"} if number else {}
+        add_row(engine, "alert", client_id=client_id, id=alert_id, rule_id=rule_id, fired_at=at, **ended)
+        add_row(engine, "alert_event", client_id=client_id, alert_id=alert_id, rule_id=rule_id, as_of=at)
+        add_row(
+            engine, "notification", client_id=client_id, id=alert_id, alert_id=alert_id, channel_id=channel_id,
+            sent_at=at, status="sent",
+        )  # fmt: skip
+        add_row(engine, "notification_attempt", client_id=client_id, notification_id=alert_id, started_at=at)
 
 
 def rows_of(engine: Engine, client_id: int) -> dict[str, int]:
@@ -79,12 +101,14 @@ def test_a_client_is_erased_from_every_table_that_names_it(engine: Engine, monke
     others = rows_of(engine, beta)
     assert set(scalars(engine, TABLES_WITH_CLIENT)) | {"client"} == set(others)
     assert {"slot", "pipeline_hour", "pipeline_day", "pipeline_state", "failing_span", "annotation"} <= set(others)
+    assert {"alert", "alert_event", "alert_rule", "channel", "notification", "silence"} <= set(others)
     told: list[tuple[int, int]] = []
     purged = purge(engine, "acme", lambda done, total: told.append((done, total)))
     assert (purged.events, purged.runs, purged.pipelines, purged.keys) == (5, 3, 1, 1)
     total = sum(others[table] for table in erasure.BATCHED)
-    assert total == 5 + 3 + 3 + 6 + 3 + 3 + 1 + 1
-    assert told[-1] == (total, total)
+    assert total == 5 + 3 + 3 + 6 + 3 + 3 + 1 + 1 + 3 + 3 + 3 + 3
+    # An open alert goes before they are counted.
+    assert told[-1] == (total - 1, total - 1)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert rows_of(engine, acme) == {}
     assert rows_of(engine, beta) == others
@@ -167,7 +191,7 @@ def test_an_erasure_waits_for_writers_that_began_before_it(engine: Engine, datab
     assert rows_of(engine, acme) == {}
 
 
-@pytest.mark.parametrize("lock", ["pulsewatch.slot", "pulsewatch.rollup"])
+@pytest.mark.parametrize("lock", ["pulsewatch.slot", "pulsewatch.rollup", "pulsewatch.alerting"])
 def test_what_the_worker_is_computing_for_the_client_is_waited_for(engine: Engine, database: str, lock: str) -> None:
     acme = fill(engine, "acme")
     done, is_computing = threading.Event(), threading.Event()
@@ -203,8 +227,34 @@ def test_what_the_worker_is_computing_for_the_client_is_waited_for(engine: Engin
 def test_no_marks_are_left_to_compute_while_the_batches_go(engine: Engine) -> None:
     fill(engine, "acme")
     seen: set[int] = set()
-    marks = "select (select count(*) from pulsewatch.dirty) + (select count(*) from pulsewatch.slot_mark)"
+    marks = (
+        "select (select count(*) from pulsewatch.dirty) + (select count(*) from pulsewatch.slot_mark)"
+        " + (select count(*) from pulsewatch.alert_mark)"
+    )
     purge(engine, "acme", lambda _done, _total: seen.update(scalars(engine, marks)))
+    assert seen == {0}
+
+
+def test_messages_are_not_erased_while_they_are_claimed_or_settled(engine: Engine, database: str) -> None:
+    acme = fill(engine, "acme")
+    thread = threading.Thread(target=purge, args=(engine, "acme"))
+    with psycopg.connect(database) as worker:
+        worker.execute("select pg_advisory_xact_lock(hashtext('pulsewatch.delivery'))")
+        thread.start()
+        until(lambda: scalars(engine, "select count(*) from pg_locks where not granted") == [1])
+        assert rows_of(engine, acme)["notification"] == 3
+    thread.join(30)
+    assert rows_of(engine, acme) == {}
+
+
+def test_no_rule_looks_at_the_client_while_the_batches_go_and_no_alert_is_open(engine: Engine) -> None:
+    fill(engine, "acme")
+    seen: set[int] = set()
+    targets = (
+        "select (select count(*) from pulsewatch.alert_target)"
+        " + (select count(*) from pulsewatch.alert where resolved_at is null)"
+    )
+    purge(engine, "acme", lambda _done, _total: seen.update(scalars(engine, targets)))
     assert seen == {0}
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -92,7 +94,7 @@ def test_a_month_that_is_being_read_is_left_to_the_next_time(engine: Engine, dat
     oldest = partitions(engine, "run_event")[0]
     with psycopg.connect(database) as reader:
         reader.execute("select count(*) from pulsewatch.run_event")
-        assert [name for name in remove_expired(engine, SETTINGS, AS_OF).partitions if "event" in name] == []
+        assert [name for name in remove_expired(engine, SETTINGS, AS_OF).partitions if "run_event" in name] == []
     assert remove_expired(engine, SETTINGS, AS_OF).partitions[0] == f"run_event_{oldest:%Y_%m}"
 
 
@@ -280,3 +282,108 @@ def test_nothing_is_done_twice_while_another_worker_is_at_it(engine: Engine, dat
         other.execute("select pg_advisory_xact_lock(hashtext('pulsewatch.retention'))")
         assert remove_expired(engine, SETTINGS, AS_OF) == Removed()
     assert remove_expired(engine, SETTINGS, AS_OF).runs == 1
+
+
+# -- alerts --------------------------------------------------------------------------------------------------
+
+ALERTS = Settings(keep_alerts_days=60)
+# 60 days before AS_OF. August is past; September is not, so what ended in it stays, also before the 22nd.
+CUT = AS_OF - timedelta(days=60)
+SEPTEMBER = datetime(2026, 9, 1, tzinfo=UTC)
+
+
+def add_alert(engine: Engine, client_id: int, number: int, fired_at: datetime, ended_at: datetime | None) -> None:
+    """An alert with its first event, and with a message of which there was one attempt."""
+    execute(engine, "select pulsewatch.ensure_partition(:day)", day=fired_at.date())
+    rule_id, channel_id = (
+        scalars(engine, f"select id from pulsewatch.{table} where key = 'x'")[0] for table in ("alert_rule", "channel")
+    )
+    keys: dict[str, Any] = {"client_id": client_id, "alert_id": UUID(int=number)}
+    ended = {"resolved_at": ended_at, "resolve_reason": "recovered" if ended_at else None}
+    add_row(
+        engine, "alert", client_id=client_id, id=UUID(int=number), rule_id=rule_id, pipeline_id=number,
+        fired_at=fired_at, **ended,
+    )  # fmt: skip
+    add_row(engine, "alert_event", **keys, as_of=fired_at)
+    told = {"status": "sent", "sent_at": fired_at, "created_at": fired_at}
+    add_row(engine, "notification", **keys, id=UUID(int=number), channel_id=channel_id, **told)
+    add_row(engine, "notification_attempt", client_id=client_id, notification_id=UUID(int=number), started_at=fired_at)
+
+
+@pytest.fixture
+def alerting(engine: Engine) -> Engine:
+    """A rule and a channel."""
+    for table in ("alert_rule", "channel"):
+        add_row(engine, table, key="x")
+    return engine
+
+
+def test_alerts_events_messages_and_attempts_go_together(alerting: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "BATCH_ROWS", 2)
+    client_id = add_client(alerting, "acme")
+    before = SEPTEMBER - timedelta(microseconds=1)
+    for number in range(5):
+        add_alert(alerting, client_id, number, before - timedelta(days=number), before)
+    # Those of the fleet as a whole have no client.
+    add_alert(alerting, 0, 5, before, before)
+    add_alert(alerting, client_id, 6, SEPTEMBER, SEPTEMBER)
+    removed = remove_expired(alerting, ALERTS, AS_OF)
+    assert (removed.alerts, removed.notifications) == (6, 6)
+    for table in ("alert", "alert_event", "notification", "notification_attempt"):
+        assert scalars(alerting, f"select count(*) from pulsewatch.{table}") == [1], table
+    for table in ("alert_event", "notification_attempt"):
+        assert partitions(alerting, table)[0] == SEPTEMBER.date()
+    assert partitions(alerting, "run_event")[0] < SEPTEMBER.date()
+
+
+def test_an_alert_that_goes_on_or_ended_lately_stays_and_so_does_what_was_told_of_one_that_goes_on(
+    alerting: Engine,
+) -> None:
+    client_id = add_client(alerting, "acme")
+    old = SEPTEMBER - timedelta(days=3)
+    add_alert(alerting, client_id, 1, old, None)
+    add_alert(alerting, client_id, 2, old, CUT)
+    removed = remove_expired(alerting, ALERTS, AS_OF)
+    assert (removed.alerts, removed.notifications) == (0, 1)
+    assert scalars(alerting, "select pipeline_id from pulsewatch.alert order by 1") == [1, 2]
+    assert scalars(alerting, "select alert_id from pulsewatch.notification") == [UUID(int=1)]
+
+
+def test_a_message_that_may_yet_be_sent_stays(alerting: Engine) -> None:
+    client_id = add_client(alerting, "acme")
+    old = SEPTEMBER - timedelta(days=3)
+    for number in (1, 2):
+        add_alert(alerting, client_id, number, old, old)
+    execute(
+        alerting,
+        "update pulsewatch.notification set status = 'pending', sent_at = null where alert_id = :id",
+        id=UUID(int=1),
+    )
+    assert remove_expired(alerting, ALERTS, AS_OF).notifications == 1
+    assert scalars(alerting, "select status from pulsewatch.notification") == ["pending"]
+
+
+def test_silences_go_after_their_end_and_evaluations_after_forty_days(engine: Engine) -> None:
+    for seconds in (-1, 0, 1):
+        add_row(
+            engine, "silence", id=UUID(int=2 + seconds), starts_at=CUT - timedelta(days=1), comment="x",
+            ends_at=CUT + timedelta(seconds=seconds),
+        )  # fmt: skip
+        add_row(engine, "alert_tick", as_of=AS_OF - timedelta(days=40) + timedelta(seconds=seconds))
+    remove_expired(engine, ALERTS, AS_OF)
+    assert scalars(engine, "select ends_at from pulsewatch.silence order by 1") == [CUT, CUT + timedelta(seconds=1)]
+    assert scalars(engine, "select as_of from pulsewatch.alert_tick order by 1") == [
+        AS_OF - timedelta(days=40),
+        AS_OF - timedelta(days=40) + timedelta(seconds=1),
+    ]
+
+
+def test_rules_their_versions_and_channels_stay(alerting: Engine) -> None:
+    (rule_id,) = scalars(alerting, "select id from pulsewatch.alert_rule")
+    long_ago = AS_OF - timedelta(days=5000)
+    add_row(alerting, "alert_rule_version", rule_id=rule_id, created_at=long_ago)
+    for table in ("alert_rule", "channel"):
+        execute(alerting, f"update pulsewatch.{table} set deleted_at = :at", at=long_ago)
+    remove_expired(alerting, ALERTS, AS_OF)
+    for table in ("alert_rule", "alert_rule_version", "channel"):
+        assert scalars(alerting, f"select count(*) from pulsewatch.{table}") == [1], table

@@ -15,9 +15,16 @@ SUMMED_BATCH_ROWS = 500
 # Ingestion holds this lock shared in each of its transactions, and reads whether a client is archived under it.
 INGEST_BARRIER = "select pg_advisory_xact_lock(hashtext('pulsewatch.ingest'))"
 # The slots and the rollups are written under these. They are asked for before the barrier: what judges slots may hold
-# the first while it waits for ingestion.
+# the first while it waits for ingestion. Rules are evaluated under the one of alerting, which waits for none of them.
 ROLLUP_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.rollup'))"
-WORKER_LOCKS = ("select pg_advisory_xact_lock(hashtext('pulsewatch.slot'))", ROLLUP_LOCK)
+WORKER_LOCKS = (
+    "select pg_advisory_xact_lock(hashtext('pulsewatch.alerting'))",
+    "select pg_advisory_xact_lock(hashtext('pulsewatch.delivery'))",
+    "select pg_advisory_xact_lock(hashtext('pulsewatch.slot'))",
+    ROLLUP_LOCK,
+)
+# Messages are claimed and settled under this one; it is asked for last, and held for one batch.
+DELIVERY_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.delivery'))"
 
 # What there may be much of, with the column that orders a client's rows in an index: it goes in batches.
 BATCHED = {
@@ -29,6 +36,11 @@ BATCHED = {
     "client_hour": "hour_at",
     "client_day": "day_utc",
     "failing_span": "began_at",
+    # Messages before their attempts: whoever is about to write one down finds that there is no such message.
+    "notification": "id",
+    "notification_attempt": "started_at",
+    "alert": "id",
+    "alert_event": "as_of",
 }
 # What the numbers of the fleet are summed up from. Its days come from days here: these are kept, hours go.
 FLEET = {
@@ -39,10 +51,22 @@ FLEET_SUM_SQL = {source: sum_sql(level) for source, level in FLEET.items()}
 MARKS = (
     "delete from pulsewatch.dirty where client_id = :client_id",
     "delete from pulsewatch.slot_mark where client_id = :client_id",
+    "delete from pulsewatch.alert_mark where client_id = :client_id",
 )
-# In this order: annotations refer to pipelines; pipelines, annotations and keys refer to the client.
+# Without targets no rule looks at the client. Its open alerts go with them: should the client be brought back, the
+# rules begin anew, and of one rule and target no two alerts are open.
+WATCHED = (
+    "delete from pulsewatch.alert_target where client_id = :client_id",
+    "delete from pulsewatch.alert where client_id = :client_id and resolved_at is null",
+)
+# In this order: versions refer to rules, messages to channels, annotations to pipelines; all else to the client.
 THE_REST = (
     *MARKS,
+    *WATCHED,
+    "delete from pulsewatch.alert_rule_version where client_id = :client_id",
+    "delete from pulsewatch.alert_rule where client_id = :client_id",
+    "delete from pulsewatch.channel where client_id = :client_id",
+    "delete from pulsewatch.silence where client_id = :client_id",
     "delete from pulsewatch.slot_plan where client_id = :client_id",
     "delete from pulsewatch.pipeline_state where client_id = :client_id",
     "delete from pulsewatch.ingest_reject where client_id = :client_id",
@@ -80,9 +104,11 @@ def purge(engine: Engine, slug: str, on_progress: Callable[[int, int], None] = l
     """Erase a client and everything of it. `on_progress` is told rows done and rows in all, after each batch.
 
     1. The client is archived: from then on its events are refused.
-    2. Writers that began before that are waited for, and what the worker was about to compute for it.
-    3. Events, runs and what was worked out from them go in batches. With each batch of the client's hours and days
-       those of the fleet are worked out anew, so that they are always the sum of the clients there are.
+    2. Writers that began before that are waited for, and what the worker was about to compute for it. Rules no
+       longer look at it.
+    3. Events, runs, alerts, and what was worked out from them or told of them, go in batches. With each batch of the
+       client's hours and days those of the fleet are worked out anew, so that they are always the sum of the clients
+       there are.
     4. All the rest goes with the client itself, while nobody writes. If somebody has brought the client back meanwhile,
        it all starts again.
 
@@ -120,7 +146,7 @@ def _archive(engine: Engine, slug: str) -> int:
     with engine.begin() as connection:
         for lock in WORKER_LOCKS:
             connection.execute(text(lock))
-        for statement in MARKS:
+        for statement in (*MARKS, *WATCHED):
             connection.execute(text(statement), {"client_id": client_id})
     return client_id
 
@@ -175,6 +201,8 @@ def _delete(connection: Connection, table: str, client_id: int, bound: object = 
     if bound is not None:
         delete += f" and {BATCHED[table]} <= :bound"
     values = {"client_id": client_id, "bound": bound}
+    if table == "notification":
+        connection.execute(text(DELIVERY_LOCK))
     if table not in FLEET:
         return connection.execute(text(delete), values).rowcount
     connection.execute(text(ROLLUP_LOCK))

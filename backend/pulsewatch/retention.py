@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BATCH_ROWS = 5_000
 KEEP_HEARTBEATS = timedelta(days=1)
+KEEP_ALERT_TICKS = timedelta(days=40)
 # Runs go this much later than their keep time. Rollups do not look at hours before the keep time any more; one that
 # began a little earlier, or by a clock that is behind, may still be computing such an hour from its runs.
 ROLLUP_MARGIN = timedelta(hours=2)
@@ -42,6 +43,8 @@ class Removed:
     hours: int = 0
     rejects: int = 0
     stats: int = 0
+    alerts: int = 0
+    notifications: int = 0
 
 
 def ensure_partitions(engine: Engine, settings: Settings, as_of: datetime) -> list[date]:
@@ -84,6 +87,8 @@ def _keep_times(settings: Settings) -> dict[str, timedelta]:
         "run_event": timedelta(days=settings.keep_events_days),
         "slot": timedelta(days=settings.keep_slots_days),
         "pipeline_hour": timedelta(days=settings.keep_hours_days),
+        "alert_event": timedelta(days=settings.keep_alerts_days),
+        "notification_attempt": timedelta(days=settings.keep_alerts_days),
     }
 
 
@@ -109,7 +114,21 @@ def remove_expired(engine: Engine, settings: Settings, as_of: datetime) -> Remov
         engine, "ingest_stat", "bucket_at, source, writer", "bucket_at", as_of - keep["run_event"]
     )
     _delete_in_batches(engine, "worker_heartbeat", "worker_id", "beat_at", as_of - KEEP_HEARTBEATS)
+    _remove_alerts(engine, as_of - keep["alert_event"], removed)
+    _delete_in_batches(engine, "alert_tick", "as_of", "as_of", as_of - KEEP_ALERT_TICKS)
     return removed
+
+
+def _remove_alerts(engine: Engine, before: datetime, removed: Removed) -> None:
+    """Events and attempts go by whole months; alerts and messages not before theirs."""
+    cuts = {}
+    for table in ("alert_event", "notification_attempt"):
+        drop_expired_partitions(engine, table, before, removed)
+        months = partitions(engine, table)
+        cuts[table] = min(before, datetime.combine(months[0], time(), UTC)) if months else before
+    removed.notifications = _delete_by_client(engine, DELETE_NOTIFICATIONS, cuts["notification_attempt"])
+    removed.alerts = _delete_by_client(engine, DELETE_ALERTS, cuts["alert_event"])
+    _delete_in_batches(engine, "silence", "id", "ends_at", before)
 
 
 def _remove_what_rollups_read(engine: Engine, settings: Settings, as_of: datetime, removed: Removed) -> None:
@@ -224,11 +243,55 @@ DELETE_SPANS = text(
     """
 )
 
+# The condition on fired_at follows from the other; it is there for the index.
+DELETE_ALERTS = text(
+    """
+    with expired as (
+        select id
+        from pulsewatch.alert
+        where client_id = :client_id
+            and fired_at < :before
+            and resolved_at < :before
+        order by fired_at
+        limit :batch
+    )
+    delete from pulsewatch.alert
+    using expired
+    where alert.client_id = :client_id and alert.id = expired.id
+    """
+)
+# Those of an alert that is still open tell whether somebody knows of it; those that may yet be sent expire first.
+DELETE_NOTIFICATIONS = text(
+    """
+    with expired as (
+        select id
+        from pulsewatch.notification
+        where client_id = :client_id
+            and created_at < :before
+            and status not in ('pending', 'leased')
+            and not exists (
+                select
+                from pulsewatch.alert
+                where alert.client_id = :client_id
+                    and alert.id = notification.alert_id
+                    and alert.resolved_at is null
+            )
+        order by created_at
+        limit :batch
+    )
+    delete from pulsewatch.notification
+    using expired
+    where notification.client_id = :client_id and notification.id = expired.id
+    """
+)
+
 
 def _delete_by_client(engine: Engine, statement: TextClause, before: datetime) -> int:
     """Delete what this statement finds before this time, client by client, in batches; returns how many rows."""
     with engine.connect() as connection:
-        client_ids = connection.execute(text("select id from pulsewatch.client order by id")).scalars().all()
+        # What is about the fleet as a whole has the number 0.
+        query = text("select id from pulsewatch.client union all select 0 order by 1")
+        client_ids = connection.execute(query).scalars().all()
     deleted = 0
     for client_id in client_ids:
         values = {"client_id": client_id, "before": before, "batch": BATCH_ROWS}

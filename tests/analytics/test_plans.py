@@ -22,8 +22,16 @@ SERVED = [
     ("slots", "slot_at"),
     ("failing_spans", "began_at"),
     ("annotations", "at"),
+    ("alerts", "fired_at"),
+    ("notifications", "created_at"),
 ]
-WITHOUT_CLIENT = [("fleet_hourly", "hour_at"), ("fleet_daily", "day_utc"), ("ingest_5m", "bucket_at")]
+WITHOUT_CLIENT = [
+    ("fleet_hourly", "hour_at"),
+    ("fleet_daily", "day_utc"),
+    ("ingest_5m", "bucket_at"),
+    ("alerts", "fired_at"),
+    ("notifications", "created_at"),
+]
 
 
 FILL = """
@@ -45,7 +53,43 @@ FILL = """
     select client_id, id, gen_random_uuid(), began.at, began.at, began.at, null, 1
     from pulsewatch.pipeline, generate_series(1, 300) as number,
     lateral (select timestamptz '2026-11-21 00:00+00' - number * interval '2 hours' as at) as began;
-    analyze pulsewatch.client, pulsewatch.pipeline, pulsewatch.client_hour, pulsewatch.failing_span
+    insert into pulsewatch.run (
+        client_id, id, pipeline_id, external_id, state_key, winner_key, status, opened_at, opening_key, first_at,
+        last_at
+    )
+    select
+        client_id, gen_random_uuid(), id, number, 0, gen_random_uuid(), 'queued', begun.at, gen_random_uuid(), begun.at,
+        begun.at
+    from pulsewatch.pipeline, generate_series(1, 200) as number,
+    lateral (select timestamptz '2026-11-21 00:00+00' - number * interval '2 hours' as at) as begun;
+    insert into pulsewatch.slot (client_id, pipeline_id, slot_at, deadline_at, status)
+    select client_id, id, expected.at, expected.at, 'missed'
+    from pulsewatch.pipeline, generate_series(1, 200) as number,
+    lateral (select timestamptz '2026-11-21 00:00+00' - number * interval '2 hours' as at) as expected
+    where slug = 'p2';
+    insert into pulsewatch.alert_rule (key, version, kind, is_enabled) values ('plans', 1, 'freshness', true);
+    insert into pulsewatch.channel (key, kind, config) values ('plans', 'webhook', '{}');
+    insert into pulsewatch.alert (
+        client_id, id, rule_id, rule_version, pipeline_id, level, max_level, fired_at, resolved_at, resolve_reason,
+        summary
+    )
+    select
+        client.id, gen_random_uuid(), alert_rule.id, 1, number, 1, 1, fired.at, fired.at, 'recovered', ''
+    from pulsewatch.client, pulsewatch.alert_rule, generate_series(1, 300) as number,
+    lateral (select timestamptz '2026-11-21 00:00+00' - number * interval '2 hours' as at) as fired;
+    insert into pulsewatch.alert_event (
+        client_id, as_of, alert_id, seq, rule_id, rule_version, pipeline_id, kind, from_state, state, prev_level, level
+    )
+    select client_id, fired_at, id, 1, rule_id, 1, pipeline_id, 'fired', 'ok', 'firing', 0, 1
+    from pulsewatch.alert
+    where fired_at >= '2026-11-01 00:00+00';
+    insert into pulsewatch.notification (
+        client_id, id, channel_id, alert_id, reason, status, body, next_attempt_at, expires_at, created_at
+    )
+    select alert.client_id, alert.id, channel.id, alert.id, 'fired', 'held', '{}', fired_at, fired_at, fired_at
+    from pulsewatch.alert, pulsewatch.channel;
+    analyze pulsewatch.client, pulsewatch.pipeline, pulsewatch.client_hour, pulsewatch.failing_span, pulsewatch.alert,
+        pulsewatch.alert_event, pulsewatch.notification, pulsewatch.slot, pulsewatch.run
 """
 
 
@@ -54,6 +98,7 @@ def connection(engine: Engine) -> Iterator[Connection]:
     """Some history, where an empty table would be searched in any way; undone after the last test."""
     with engine.connect() as connection:
         transaction = connection.begin()
+        connection.execute(text("select pulsewatch.ensure_partition('2026-11-01')"))
         numbers = json.dumps(counted({20: 1}))
         for statement in FILL.split(";\n"):
             connection.execute(text(statement), {"numbers": numbers} if ":numbers" in statement else {})
@@ -84,6 +129,26 @@ def test_a_window_of_a_client_is_searched_by_index(connection: Connection, view:
     ((client_id,),) = read(connection, "select id from pulsewatch.client where slug = 'plan-7'")
     found = [names(line) for line in conditions(connection, view, f"{whose.format(client_id)} and {window(time)}")]
     assert any({"client_id", time} <= columns for columns in found), found
+
+
+@pytest.mark.parametrize("whose", ["client_id = {}", "client = 'plan-7'"])
+def test_a_window_of_a_clients_alert_events_is_searched_by_index(connection: Connection, whose: str) -> None:
+    ((client_id,),) = read(connection, "select id from pulsewatch.client where slug = 'plan-7'")
+    found = conditions(connection, "alert_events", f"{whose.format(client_id)} and {window('occurred_at')}")
+    assert any({"client_id", "as_of"} <= names(line) for line in found), found
+
+
+@pytest.mark.parametrize("function", ["alerts_summary", "level_series", "rules_summary", "channels_summary"])
+def test_functions_about_alerts_read_those_of_their_window(connection: Connection, function: str) -> None:
+    """Of 12,000 alerts and as many messages, those of four clients' worth at most."""
+    query = """
+        select sum(seq_tup_read + idx_tup_fetch)::bigint from pg_stat_xact_user_tables
+        where relname in ('alert', 'notification') or relname like 'alert_event_%'
+    """
+    ((before,),) = read(connection, query)
+    read(connection, f"select * from analytics.{function}('2026-11-20 00:00+00', '2026-11-21 00:00+00')")
+    ((after,),) = read(connection, query)
+    assert 0 < after - before < 2000
 
 
 @pytest.mark.parametrize(("view", "time"), WITHOUT_CLIENT)

@@ -101,7 +101,7 @@ class _Stage:
             return SQL("date_trunc({}, {})").format(Literal(unit), column) if unit else column
         if kind == "count":
             return SQL("count(*)")
-        if kind in ("sum", "max"):
+        if kind in ("sum", "max", "avg"):
             return SQL("{}({})").format(SQL(kind), self.expression(arguments[0]))
         assert kind == "/", kind
         part, whole = (self.expression(argument) for argument in arguments)

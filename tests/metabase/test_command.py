@@ -41,7 +41,8 @@ def test_plan_apply_plan_check(site: Fake) -> None:
 
     applied = metabase(site, "apply")
     assert (applied.process.returncode, applied.out) == (0, [])
-    assert applied.err[-2:] == ["make Pipeline health the homepage\n", f"{len(applied.err) - 2} changes\n"]
+    assert "make Pipeline health the homepage\n" in applied.err
+    assert applied.err[-1] == f"{len(applied.err) - 2} changes\n"
 
     again = metabase(site, "plan")
     assert (again.process.returncode, again.out, again.err) == (0, [], ["nothing to change\n"])

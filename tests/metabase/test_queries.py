@@ -9,6 +9,8 @@ from psycopg.sql import Composed
 from sqlalchemy import Connection, text
 
 from pulsewatch.metabase.specs import Specs
+from tests.analytics.alerting import alerting
+from tests.analytics.conftest import Acme
 from tests.analytics.rows import client, counted, insert, pipeline, run, uuid
 from tests.metabase.mbql import native, statement
 
@@ -146,3 +148,41 @@ def test_failed_runs_of_the_last_day_are_listed(connection: Connection, specs: S
         run(connection, **keys, number=number, status=status, first_at=first_at)
     rows = ask(connection, statement(specs, specs.question("failed_runs")))
     assert [(row[5], row[-1]) for row in rows] == [("failed", uuid(0)), ("timed_out", uuid(1))]
+
+
+# -- alerts -----------------------------------------------------------------------------------------------------------
+
+
+def test_alerts_are_counted_by_day_level_and_owner_and_rules_by_how_often_they_fired(
+    connection: Connection, specs: Specs, midnight: datetime
+) -> None:
+    client_id = client(connection)
+    connection.execute(text("select pulsewatch.ensure_partition(:day)"), {"day": midnight.date()})
+    alerts = alerting(Acme(connection, client_id, pipeline(connection, client_id, owner="ada")))
+    minute = timedelta(minutes=1)
+    yesterday = midnight - DAY
+    alerts.alert(1, fired_at=yesterday, resolved_at=yesterday + 2 * minute)
+    alerts.alert(2, fired_at=yesterday, level=2, acknowledged_at=yesterday + minute, resolved_at=yesterday + 8 * minute)
+    alerts.alert(3, fired_at=midnight, level=2)
+    alerts.alert(4, fired_at=midnight, level=2, pipeline_id=99, is_dry_run=True)
+    alerts.message(1, created_at=midnight, status="sent", sent_at=midnight + minute)
+    alerts.message(2, created_at=midnight - 8 * DAY)
+    expected: dict[str, list[tuple[Any, ...]]] = {
+        "alerts_fired": [(3,)],
+        "time_to_acknowledge": [(60.0,)],
+        "time_to_resolve": [(300.0,)],
+        "open_count": [(1,)],
+        "alerts_daily": [(yesterday, "critical", 1), (yesterday, "warning", 1), (midnight, "critical", 1)],
+        "alert_times": [("critical", "ada", 2, 60.0, 480.0), ("warning", "ada", 1, None, 120.0)],
+        "delivery": [("On call", "sent", 1)],
+    }
+    assert {key: ask(connection, statement(specs, specs.question(key))) for key in expected} == expected
+    ((*named, last_fired_at),) = ask(connection, statement(specs, specs.question("noisiest_rules")))
+    assert named == [
+        "Too many failures", "failures", "consecutive_failures", 4, 1.0, 3, 0.25, 0.25, 60.0, 300.0,
+    ]  # fmt: skip
+    assert last_fired_at == midnight
+    open_alerts = ask(connection, statement(specs, specs.question("open_alerts")))
+    assert [row[:7] for row in open_alerts] == [
+        ("critical", 2, "acme", "nightly", "ada", "Too many failures", "alert 3")
+    ]

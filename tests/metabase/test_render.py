@@ -23,7 +23,7 @@ def written(name: str) -> Any:
 
 QUESTIONS = [
     "runs", "success_rate", "outcomes_daily", "failing_now", "failures_by_pipeline", "slowest_pipelines",
-    "late_or_missed", "error_classes",
+    "late_or_missed", "error_classes", "alerts_daily", "alert_times",
 ]  # fmt: skip
 
 
@@ -32,10 +32,11 @@ def test_a_question_is_sent_as_it_was_written_down(specs: Specs, catalog: Catalo
     assert render.card(specs.question(key), catalog, 5) == written(key)
 
 
-def test_the_dashboard_is_sent_as_it_was_written_down(specs: Specs, catalog: Catalog) -> None:
+@pytest.mark.parametrize("key", ["pipeline_health", "alert_quality"])
+def test_a_dashboard_is_sent_as_it_was_written_down(specs: Specs, catalog: Catalog, key: str) -> None:
     card_ids = {question.key: 1000 + place for place, question in enumerate(specs.questions)}
-    (dashboard,) = specs.dashboards
-    assert render.dashboard(specs, dashboard, catalog, card_ids) == written("pipeline_health")
+    (dashboard,) = (dashboard for dashboard in specs.dashboards if dashboard.key == key)
+    assert render.dashboard(specs, dashboard, catalog, card_ids) == written(key)
 
 
 def test_fields_get_names_descriptions_types_and_keys(specs: Specs, catalog: Catalog) -> None:

@@ -26,6 +26,7 @@ NUMBERS = {"bigint", "integer", "smallint", "double precision"}
 # Objects that are small or read by index; the others hold a row for each run or event, and are for lists alone.
 WORKED_OUT = {
     "client_daily", "clients", "duration_drift", "fleet_daily", "pipelines", "pipelines_now", "runs_daily", "slots",
+    "alerts", "alert_rules_now", "notifications", "rule_quality",
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def test_questions_sum_numbers_and_look_back_over_times(specs: Specs, types: dic
     for question in questions(specs):
         assert question.table is not None
         for number in question.numbers.values():
-            for column in (number.sum, number.max, *(number.share or ())):
+            for column in (number.sum, number.max, number.mean, *(number.share or ())):
                 assert column is None or types[question.table, column] in NUMBERS, (question.key, column)
         for condition in question.where:
             kind = types[question.table, condition.column]
@@ -218,7 +219,11 @@ FAULTS = [
     ("questions.yaml", lambda content: first_question(content).update(colour="red"), "Extra inputs are not permitted"),
     ("questions.yaml", lambda content: first_question(content).update(columns=["client"]), "either numbers or columns"),
     ("questions.yaml", lambda content: first_question(content).update(METRIC), "is a metric, which is one number"),
-    ("questions.yaml", lambda content: number(content).update(sum="failed_count"), "one of count, sum, max and share"),
+    (
+        "questions.yaml",
+        lambda content: number(content).update(sum="failed_count"),
+        "count, sum, max, mean and share",
+    ),
     ("questions.yaml", lambda content: first_question(content).update(where=[{"column": "day_utc"}]), ONE_THING),
     ("tables.yaml", lambda content: content["tables"].update(nothing={"title": "Nothing"}), "analytics.nothing, which"),
     ("dashboards.yaml", lambda content: card(content, 1).update(question="nope"), "shows nope, which is not there"),

@@ -172,6 +172,8 @@ class _Query:
             return ["sum", options, self.field(number.sum)]
         if number.max is not None:
             return ["max", options, self.field(number.max)]
+        if number.mean is not None:
+            return ["avg", options, self.field(number.mean)]
         return ["count", options]
 
     def breakout(self, by: str) -> list[Any]:
@@ -236,6 +238,7 @@ def _settings(question: Question) -> Payload:
     if question.stacked:
         settings["stackable.stack_type"] = "stacked"
     colours = {name: {"color": number.colour} for name, number in question.numbers.items() if number.colour}
+    colours |= {name: {"color": colour} for name, colour in question.colours.items()}
     if colours:
         settings["series_settings"] = colours
     if question.formats:

@@ -75,13 +75,14 @@ class Aggregate(Spec):
     count: Literal[True] | None = None
     sum: str | None = None
     max: str | None = None
+    mean: str | None = None
     share: tuple[str, str] | None = None
     colour: str | None = None
 
     @model_validator(mode="after")
     def is_one_number(self) -> Self:
-        if len([value for value in (self.count, self.sum, self.max, self.share) if value is not None]) != 1:
-            msg = f"the number '{self.title}' must be one of count, sum, max and share"
+        if len([value for value in (self.count, self.sum, self.max, self.mean, self.share) if value is not None]) != 1:
+            msg = f"the number '{self.title}' must be one of count, sum, max, mean and share"
             raise ValueError(msg)
         return self
 
@@ -113,6 +114,8 @@ class Question(Spec):
     measures: list[str] = []
     formats: dict[str, Literal["percent", "seconds", "times", "link"]] = {}
     stacked: bool = False
+    # Of series that come from a column it groups by, by its values.
+    colours: dict[str, str] = {}
 
     @model_validator(mode="after")
     def is_of_one_kind(self) -> Self:
@@ -247,7 +250,7 @@ def _columns_of(question: Question) -> Iterator[str]:
     yield from question.dimension_columns()
     yield from question.columns
     for number in question.numbers.values():
-        yield from (name for name in (number.sum, number.max, *(number.share or ())) if name is not None)
+        yield from (name for name in (number.sum, number.max, number.mean, *(number.share or ())) if name is not None)
     yield from {name.removeprefix("-") for name in question.order} - question.numbers.keys()
 
 
