@@ -16,18 +16,28 @@ import msgspec
 import pytest
 from sqlalchemy import Engine
 
-from pulsewatch import catalog, demo
+from pulsewatch import alert_targets, catalog, demo, rollups, slots
 from pulsewatch.auth import Caller, Role
 from pulsewatch.db import make_engine
+from pulsewatch.demo_alerts import make_alerts, move_channels
 from pulsewatch.demo_cast import CLIENTS, Pipeline, Telling
 from pulsewatch.demo_feeder import Feeder, wire_item
-from pulsewatch.demo_history import DAY, Delivery, History, slots
+from pulsewatch.demo_history import DAY, Delivery, History
+from pulsewatch.demo_history import slots as expected_starts
 from pulsewatch.demo_load import Loader
+from pulsewatch.demo_rules import CHANNELS, RULES, SILENCES
 from pulsewatch.demo_story import STAGED_OF_CLIENTS, STAGED_OF_TRADES
 from pulsewatch.events import RunEvent, Status, dedupe_key, is_slug
 from pulsewatch.intake.base import Limits, Request
 from pulsewatch.intake.native import NativeWire
 from pulsewatch.packing import content_digest
+from pulsewatch.rules import KINDS
+from pulsewatch.rules.base import Described
+from pulsewatch.rules.matchers import Matchers
+from pulsewatch.rules.rule import Rule
+from pulsewatch.rules.spec import RuleSpec
+from pulsewatch.secretbox import SecretBox
+from pulsewatch.settings import Settings
 from pulsewatch.supervisor import UpError
 from tests.conftest import VERSION
 from tests.running import Command, request
@@ -107,7 +117,7 @@ def test_a_daily_run_comes_at_the_same_local_time_all_year() -> None:
     pipeline = next(one for one in HISTORY.pipelines if one.schedule == "0 4 * * *" and "Europe" in one.client.zone)
     zone = pipeline.client.zone
     summer, winter = datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
-    (in_summer,), (in_winter,) = slots(pipeline, summer), slots(pipeline, winter)
+    (in_summer,), (in_winter,) = expected_starts(pipeline, summer), expected_starts(pipeline, winter)
     assert in_winter - in_summer - (winter - summer) == timedelta(hours=1), zone
 
 
@@ -146,7 +156,7 @@ def test_some_runs_are_late_and_some_are_missing() -> None:
         for pipeline in own
         if pipeline.name in told
         for number in range(HISTORY.days)
-        for slot_at in slots(pipeline, HISTORY.begins_at + number * DAY)
+        for slot_at in expected_starts(pipeline, HISTORY.begins_at + number * DAY)
     }
     missing = len(expected - starts.keys()) / len(expected)
     assert 0.001 < missing < 0.1
@@ -297,6 +307,11 @@ def told_keys(started: Command) -> dict[str, str]:
     }
 
 
+def told_receiver(started: Command) -> str:
+    (url,) = (line.split()[1] for line in started.out if line.startswith("  alerts "))
+    return url
+
+
 def paste(line: str) -> Any:
     """What the answer to a printed command decodes to."""
     done = subprocess.run(("bash", "-c", line), check=True, capture_output=True, text=True)
@@ -310,13 +325,24 @@ def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_
     first.url()
     keys = told_keys(first)
     assert keys.keys() == {role.value for role in Role}
-    send, read, failed = (line for line in first.out if line.startswith("curl"))
+    send, read, failed, firing = (line for line in first.out if line.startswith("curl"))
     assert paste(send) == {"accepted": 1, "duplicates": 0, "rejected": []}
     assert paste(send) == {"accepted": 0, "duplicates": 1, "rejected": []}
     run = paste(read)
     assert (run["client"], run["status"], run["duration_s"], len(run["events"])) == ("acme-retail", "succeeded", 4.2, 1)
     page = paste(failed)
     assert [item["status"] for item in page["items"]] == ["failed"] * 5
+    alerts = paste(firing)["items"]
+    assert {item["state"] for item in alerts} == {"firing"}
+    assert any(item["is_backfill"] for item in alerts)
+    receiver = told_receiver(first)
+    tried = request(first.url(), "POST", "/v1/channels/data-team:test", key=keys["write"])
+    assert tried[0] == 202
+    wait_until(lambda: any("  TEST  " in line for line in first.out), "the test message is shown")
+    (shown,) = (
+        one["message"] for one in request(receiver, "GET", "/messages")[1]["items"] if one["message"]["is_test"]
+    )
+    assert shown["notification_id"] == tried[1]["id"]
     psql = next(line.split("PostgreSQL")[1].strip() for line in first.out if "psql -h" in line)
     counted = subprocess.run(
         ("bash", "-c", f"{psql} -Atc 'select count(*) from analytics.clients'"),
@@ -330,7 +356,8 @@ def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_
     second = start(data_dir)
     url = second.url()
     assert told_keys(second) == keys
-    assert not any("Making up" in line for line in second.out)
+    assert not any("Making up" in line or "Trying" in line for line in second.out)
+    assert told_receiver(second) == receiver
     assert request(url, "GET", f"/v1/runs/{run['id']}", key=keys["read"])[1]["status"] == "succeeded"
     assert second.stop(signal.SIGTERM) == 0
 
@@ -341,6 +368,113 @@ def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_
     assert request(url, "GET", "/v1/runs", key=keys["read"])[0] == 401
     assert len(request(url, "GET", "/v1/clients", key=fresh_keys["read"])[1]["items"]) == 20
     assert third.stop(signal.SIGINT) == 0
+
+
+# -- its alerts -------------------------------------------------------------------------------------------------------
+
+HOOK = "http://127.0.0.1:9/hook"
+BOX = SecretBox("a key of tests that nobody has to keep")
+
+
+def alerted(engine: Engine, settings: Settings, history: History) -> None:
+    load(engine, history)
+    while slots.tick(engine, settings, history.anchor) != slots.Round() or rollups.refresh(
+        engine, settings, history.anchor
+    ):
+        pass
+    with engine.begin() as connection:
+        make_alerts(connection, BOX, HOOK, "whsec_" + "A" * 43 + "=", history.begins_at, history.anchor)
+
+
+def test_the_demos_rules_are_of_every_kind_but_the_one_that_comes_along_and_differ() -> None:
+    specs = [RuleSpec.model_validate(rule.spec) for rule in RULES]
+    assert {spec.kind for spec in specs} == set(KINDS) - {"ingestion"}
+    assert len({rule.key for rule in RULES}) == len(RULES)
+    told = {key for spec in specs for key in spec.channels}
+    assert told == {channel.key for channel in CHANNELS}
+    for part in ("clients", "pipelines", "tags", "owners", "environments"):
+        assert any(getattr(spec.selector, part) for spec in specs), part
+    assert any(rule.client for rule in RULES)
+    for is_so in ("is_dry_run", "for_s", "keep_firing_s", "evaluation_delay_s", "new_target_grace_s", "annotations"):
+        assert any(getattr(spec, is_so) for spec in specs), is_so
+    assert all(Matchers.model_validate(silence.matchers) for silence in SILENCES)
+
+
+def test_each_rule_of_the_demo_watches_something() -> None:
+    described = [
+        Described(1, 1, one.client.slug, one.name, one.trade.tags, one.owner, one.environment)
+        for one in HISTORY.pipelines
+    ]
+    clients = [Described(1, 0, client.slug, None) for client in CLIENTS]
+    for rule in RULES:
+        spec = RuleSpec.model_validate(rule.spec)
+        stored = Rule(1, 1 if rule.client else None, rule.key, 1, spec)
+        own = [one for one in (*described, *clients) if rule.client in (None, one.client)]
+        assert any(alert_targets.watched(stored, target) for target in own), rule.key
+
+
+def test_the_demos_alerts_have_a_past_and_people_who_looked_after_them(
+    database: str, target: Engine, settings: Settings
+) -> None:
+    history = small_history(datetime.now(UTC), "acme-retail", "bluewater-bank")
+    alerted(target, settings, history)
+    assert scalar(database, "select count(*) from pulsewatch.alert where is_backfill") > 10
+    assert scalar(database, "select count(*) from pulsewatch.alert where not is_backfill") == 0
+    assert (
+        scalar(database, "select count(*) from pulsewatch.notification where held_by is distinct from 'backfill'") == 0
+    )
+    assert scalar(database, "select count(*) from pulsewatch.alert where resolved_at is null") > 2
+    open_ = "select count(*) from pulsewatch.alert where resolved_at is null and"
+    assert scalar(database, f"{open_} acknowledged_at is not null") == 1
+    assert scalar(database, f"{open_} snoozed_until is not null") == 1
+    assert scalar(database, "select count(*) from pulsewatch.silence where ends_at > now()") == 2
+    kinds = "select count(distinct kind) from pulsewatch.alert_event"
+    assert (
+        scalar(database, f"{kinds} where kind in ('fired', 'level_changed', 'resolved', 'acknowledged', 'snoozed')")
+        == 5
+    )
+    early = (
+        "select count(*) from pulsewatch.alert"
+        " where acknowledged_at < fired_at or acknowledged_at > coalesce(resolved_at, 'infinity')"
+    )
+    assert scalar(database, early) == 0
+
+
+def test_the_demos_alerts_made_again_are_the_same(database: str, target: Engine, settings: Settings) -> None:
+    history = small_history(datetime.now(UTC), "acme-retail")
+    alerted(target, settings, history)
+    count = "select count(*) from pulsewatch.alert_event"
+    before = scalar(database, count)
+    with target.begin() as connection:
+        make_alerts(connection, BOX, HOOK, "whsec_" + "A" * 43 + "=", history.begins_at, history.anchor)
+    assert scalar(database, count) == before
+    assert scalar(database, "select count(*) from pulsewatch.silence") == len(SILENCES)
+    assert scalar(database, "select max(version) from pulsewatch.alert_rule") == 3
+
+
+def test_channels_follow_the_receiver_unless_people_changed_them(
+    database: str, target: Engine, settings: Settings
+) -> None:
+    alerted(target, settings, small_history(datetime.now(UTC), "acme-retail"))
+    with target.begin() as connection:
+        mine = "update pulsewatch.channel set config = '{\"url\": \"https://example.com/\"}' where key = 'finance'"
+        connection.exec_driver_sql(mine)
+        move_channels(connection, HOOK, "http://127.0.0.1:10/hook")
+    count = "select count(*) from pulsewatch.channel where config ->> 'url'"
+    assert scalar(database, f"{count} = 'http://127.0.0.1:10/hook/' || key") == 2
+    assert scalar(database, f"{count} = 'https://example.com/'") == 1
+
+
+def test_the_staged_troubles_make_an_alert_fire_get_worse_and_end_within_minutes() -> None:
+    streams = tuple(one for one in HISTORY.pipelines if one.name.startswith("stream_"))
+    ends = Counter(
+        (event.client, event.status)
+        for _, event in HISTORY.deliveries(streams, ANCHOR + timedelta(minutes=1), ANCHOR + timedelta(minutes=11))
+        if event.status.is_terminal
+    )
+    assert ends["galaxy-games", Status.FAILED] >= 3
+    assert ends["galaxy-games", Status.SUCCEEDED] >= 3
+    assert 4 <= ends["nimbus-cloud", Status.SUCCEEDED] <= 7
 
 
 def test_data_that_are_not_the_demos_are_never_touched(database: str, target: Engine, data_dir: Path) -> None:

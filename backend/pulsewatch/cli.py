@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pulsewatch import __version__, auth, erasure
 from pulsewatch import supervisor as up_
+from pulsewatch.cli_alerts import alert
 from pulsewatch.cli_base import engine_of, migrated, options, settings_with
 from pulsewatch.cli_metabase import metabase
 from pulsewatch.cli_roles import role
@@ -282,6 +283,7 @@ def key_revoke(key_id: UUID, data_dir: Path | None) -> None:
         raise LookupError(msg)
 
 
+cli.add_command(alert)
 cli.add_command(metabase)
 cli.add_command(role)
 cli.add_command(rollup)

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,6 +13,14 @@ from pulsewatch.embedded import database_url
 from pulsewatch.migrate import MigrateError, is_migrated
 from pulsewatch.migrate import migrate as migrate_database
 from pulsewatch.settings import Settings, export
+
+# What is given as a time, and read by `utc`.
+TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+
+
+def utc(at: datetime | None) -> datetime | None:
+    """A time from the command line, which is UTC unless it says otherwise."""
+    return None if at is None else at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def options(*wanted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

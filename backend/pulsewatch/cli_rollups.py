@@ -8,10 +8,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pulsewatch import rollups
-from pulsewatch.cli_base import engine_of, options
+from pulsewatch.cli_base import TIME, engine_of, options, utc
 from pulsewatch.settings import get_settings
-
-TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
 
 
 @click.group()
@@ -30,7 +28,7 @@ def rebuild(from_at: datetime | None, until_at: datetime | None, data_dir: Path 
     may run beside PulseWatch, be interrupted and be repeated. A TIME is 2026-11-21 or 2026-11-21T12:00:00, with an
     offset if it is not UTC. Hours whose runs are past their keep time stay as they are.
     """
-    from_at, until_at = _utc(from_at), _utc(until_at)
+    from_at, until_at = utc(from_at), utc(until_at)
     if from_at is not None and until_at is not None and from_at >= until_at:
         raise click.UsageError("--from must be before --to")
     with engine_of(data_dir) as engine, Progress(console=Console(stderr=True)) as progress:
@@ -45,7 +43,3 @@ def rebuild(from_at: datetime | None, until_at: datetime | None, data_dir: Path 
         )
         progress.update(task, completed=1, total=1)
     click.echo(f"worked out {count} hours of pipelines", err=True)
-
-
-def _utc(at: datetime | None) -> datetime | None:
-    return None if at is None else at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

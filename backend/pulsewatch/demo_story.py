@@ -39,10 +39,13 @@ STAGED_OF_CLIENTS = {
     "harbor-hotels": ((Trouble.SLOW, -50.0, 20.0),),
     "kite-airlines": ((Trouble.OUTAGE, -31 * 24.0, 9.0),),
 }
-# The same for what a client runs of one trade: still going on when the demo starts.
+# The same for what a client runs of one trade: going on when the demo starts, or beginning within its first minutes, so
+# that somebody who watches sees an alert fire, get worse and end.
 STAGED_OF_TRADES = {
     ("acme-retail", "ingest_{}"): ((Trouble.BROKEN, -30.0, 36.0),),
     ("bluewater-bank", "refresh_{}_dashboard"): ((Trouble.SILENT, -26.0, 38.0),),
+    ("galaxy-games", "stream_{}"): ((Trouble.BROKEN, 1.5 / 60, 4 / 60),),
+    ("nimbus-cloud", "stream_{}"): ((Trouble.SILENT, 5 / 60, 4.5 / 60),),
 }
 # Chance of an incident to begin on a day, and its length in hours, from and to.
 CHANCES_OF_CLIENTS = (
