@@ -38,6 +38,8 @@ POOL_SIZE = 5
 BEAT_EVERY = timedelta(seconds=5)
 HOUSEKEEPING_EVERY = timedelta(minutes=10)
 ROLLUPS_EVERY = timedelta(seconds=2)
+REST = 3  # times as long as it worked
+LONG_S = 15
 SLOTS_EVERY = timedelta(seconds=2)
 # Where much is to be done at once, so many rounds are gone before the next tick.
 SLOT_ROUNDS = 10
@@ -89,8 +91,8 @@ def clean_up(engine: Engine, settings: Settings, as_of: datetime) -> None:
 class Refresher:
     """The tick that works out the numbers of hours and days that marks touch.
 
-    Where it takes long, it rests for as long: the more comes in, the more marks it takes at once, which is cheaper
-    for each, and ingestion keeps the better part of the machine.
+    Where it takes long, it rests for longer: the more comes in, the more marks it takes at once, which is cheaper for
+    each, and ingestion keeps the better part of the machine. Once marks have waited long, it catches up.
     """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
@@ -102,11 +104,15 @@ class Refresher:
         began_s = time.monotonic()
         if began_s < self._rests_until_s:
             return
+        lag_s = 0.0
         try:
             rollups.refresh(self._engine, self._settings, as_of)
+            with self._engine.connect() as connection:
+                _, lag_s = rollups.lag(connection)
         finally:
             ended_s = time.monotonic()
-            self._rests_until_s = ended_s + (ended_s - began_s)
+            rest = REST if lag_s < LONG_S else 0
+            self._rests_until_s = ended_s + rest * (ended_s - began_s)
 
 
 def judge_slots(engine: Engine, settings: Settings, as_of: datetime) -> None:
