@@ -38,6 +38,9 @@ def test_a_tiny_bench_prints_every_table(open_folder: Path) -> None:
         "single posts / pings",
         "`mixed`",
         "updates of `run` that were heap-only",
+        "tick, all 10000 pipelines touched",
+        "tick, 500 pipelines touched",
+        "1000 notifications delivered",
     }
     assert re.search(r"memory of the api process, now / at most \| \d+ / \d+ MB", done.stdout)
 

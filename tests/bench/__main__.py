@@ -20,7 +20,7 @@ from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres, programs
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
-from tests.bench import alerts, machine, panels, report
+from tests.bench import alerts, deliveries, machine, panels, report
 from tests.bench.history import SPAN, Catalog, make_catalog, make_history, make_slots
 from tests.bench.measures import Bench, Place, Sizes
 from tests.bench.stream import Stream
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _print(report.panels(panels.measure(embedded, full, until, advance), are_cold=panels.can_empty_caches()))
         if "alerts" in options.only:
             _print(report.alerts(alerts.measure(full, until, advance)))
+            _print(report.deliveries(deliveries.measure(empty, advance)))
         postmaster = embedded.pid()
         if postmaster is None:
             raise RuntimeError("PostgreSQL does not run")
@@ -144,7 +145,7 @@ def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[s
         "singles": 2 * sizes.rounds,
         "reads": 6,
         "panels": 2 + len(panels.statements(datetime.now(UTC))),
-        "alerts": 4 + alerts.ROUNDS,
+        "alerts": 4 + alerts.ROUNDS + deliveries.ROUNDS,
     }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

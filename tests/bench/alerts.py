@@ -20,7 +20,7 @@ from pulsewatch.rules.rule import Rule
 from pulsewatch.rules.spec import RuleSpec
 
 ROUNDS = 5
-WARM_UP = 8
+WARM_UP = 20
 GRID = timedelta(seconds=5)
 SOME = 500
 ONE_BY_ONE = 300
@@ -74,14 +74,15 @@ def measure(dsn: str, until: datetime, advance: Callable[[str], None]) -> list[T
             as_of += GRID
             rounds.setdefault(f"tick, {name} pipelines touched", []).append(_tick(engine, as_of, number))
         rounds.setdefault(f"{ONE_BY_ONE} targets one by one", []).append(_one_by_one(engine, as_of))
-    timed = [_timed(name, values) for name, values in rounds.items()]
+    found = [timed(name, values) for name, values in rounds.items()]
     advance("backtests")
-    timed += [_backtest(engine, as_of, "as_final", None), _backtest(engine, as_of, "as_known", KNOWN_PIPELINES)]
+    found += [_backtest(engine, as_of, "as_final", None), _backtest(engine, as_of, "as_known", KNOWN_PIPELINES)]
     engine.dispose()
-    return timed
+    return found
 
 
-def _timed(name: str, values: list[float]) -> Timed:
+def timed(name: str, values: list[float]) -> Timed:
+    """Seconds of rounds as a line of the table."""
     target = "< 100" if "all" in name else "< 10" if f" {SOME} " in name else ""
     return Timed(name, statistics.median(values) * 1000, min(values) * 1000, max(values) * 1000, target)
 

@@ -61,6 +61,13 @@ def alerts(timed: Sequence[Timed]) -> str:
     return table(head, rows) + f"\nA target looked at alone costs {per_target} what it costs in a tick of all.\n"
 
 
+def deliveries(timed: Sequence[Timed]) -> str:
+    rows = [[one.name, number(one.median_ms), f"{number(one.least_ms)} to {number(one.most_ms)}"] for one in timed]
+    told, posted = (one.median_ms for one in timed)
+    head = ["to a receiver on this machine", "ms", "rounds"]
+    return table(head, rows) + f"\nA message costs {number(told / posted)} times what its post costs alone.\n"
+
+
 def storage(wal: tuple[float, float], heap_only: float, sizes: str, memory: tuple[float, float]) -> str:
     rows = [
         ["write-ahead log per event, right after a checkpoint", f"{number(wal[0])} B"],
