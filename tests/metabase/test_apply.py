@@ -183,7 +183,7 @@ def test_what_people_renamed_or_moved_within_the_collection_is_found_again(
     apply(new_fake, specs=changed_question(specs, "failed_runs", limit=100))
     again = ours(new_fake)
     assert again["failed_runs"]["id"] == found["failed_runs"]["id"]
-    assert again["failed_runs"]["name"] == "Failed runs, last 24 hours"
+    assert again["failed_runs"]["name"] == "Failed runs, last 3 hours"
 
 
 def test_what_was_put_into_the_trash_is_taken_out_again(fake: Fake, apply: Do) -> None:
@@ -192,7 +192,7 @@ def test_what_was_put_into_the_trash_is_taken_out_again(fake: Fake, apply: Do) -
     found["failed_runs"]["archived"] = True
     found["pipeline_health"]["archived"] = True
     lines = apply(fake)
-    assert lines == ["update the question Failed runs, last 24 hours", "update the dashboard Pipeline health"]
+    assert lines == ["update the question Failed runs, last 3 hours", "update the dashboard Pipeline health"]
     assert not ours(fake)["failed_runs"]["archived"]
     assert not ours(fake)["pipeline_health"]["archived"]
 
@@ -234,7 +234,7 @@ def test_a_changed_question_is_one_write(fake: Fake, apply: Do, plan: Do, specs:
     apply(fake)
     changed = changed_question(specs, "failed_runs", limit=100)
     before = len(fake.writes)
-    assert plan(fake, specs=changed) == ["update the question Failed runs, last 24 hours"]
+    assert plan(fake, specs=changed) == ["update the question Failed runs, last 3 hours"]
     apply(fake, specs=changed)
     number = ours(fake)["failed_runs"]["id"]
     assert fake.writes[before:] == [f"PUT /api/card/{number}"]

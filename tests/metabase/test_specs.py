@@ -175,7 +175,8 @@ def test_every_filter_goes_somewhere_and_fits_what_it_filters(specs: Specs, type
 
 def test_a_window_of_a_questions_own_is_told_in_its_name_and_not_filtered_again(specs: Specs) -> None:
     windows = {
-        (7, "day", True): "last 7 days", (24, "hour", True): "last 24 hours", (1, "day", False): "yesterday",
+        (7, "day", True): "last 7 days", (24, "hour", True): "last 24 hours", (3, "hour", True): "last 3 hours",
+        (1, "day", False): "yesterday",
     }  # fmt: skip
     for question in questions(specs):
         for condition in question.where:
