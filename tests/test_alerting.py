@@ -92,6 +92,21 @@ def test_a_pipeline_that_is_new_is_watched_from_its_first_events_on(stage: Stage
     assert stage.events() == [(4, "other", "fired", 1)]
 
 
+def test_what_a_new_pipeline_sends_after_the_time_of_the_tick_that_finds_it_is_looked_at_by_the_next(
+    stage: Stage,
+) -> None:
+    stage.receive(0, ended("r0", 0, Status.SUCCEEDED))
+    stage.rule(1, levels={"warning": 1})
+    ticks(stage, 2)
+    # The tick of minute 3 is late: the numbers of what came after that are there already.
+    stage.receive(3.1, ended("r1", 2.5, pipeline="other"))
+    stage.work(3.2)
+    with stage.engine.begin() as connection:
+        assert alerting.evaluate(connection, at(3), at(3)).events == 0
+    ticks(stage, 4)
+    assert stage.events() == [(4, "other", "fired", 1)]
+
+
 def test_a_pipeline_that_is_archived_is_closed_and_watched_no_more(stage: Stage) -> None:
     fail_twice(stage)
     ticks(stage, 2)
@@ -275,3 +290,24 @@ def test_a_kind_that_cannot_be_evaluated_is_an_error_of_its_rules_and_of_no_othe
         connection.execute(text("alter table pulsewatch.pipeline_hour rename column gone to last_success_at"))
     ticks(stage, 4)
     assert [tuple(row) for row in stage.rows(kinds)][3:] == [("rate", "error_cleared", 0), ("trusty", "resolved", 0)]
+
+
+def test_a_rule_that_asks_for_more_than_can_be_worked_out_leaves_the_others_of_its_kind_alone(stage: Stage) -> None:
+    for pipeline in ("absurd", "sane", "other"):
+        one = RunEvent(
+            client="acme", pipeline=pipeline, run="r1", status=Status.SUCCEEDED, occurred_at=at(0), metrics={"rows": 7}
+        )
+        stage.receive(0, one)
+        metric: dict[str, Any] = {
+            "kind": "metric_threshold", "levels": {"warning": 5}, "params": {"metric": "rows"}
+        }  # fmt: skip
+        stage.rule(1, pipeline, **metric, selector={"pipelines": [pipeline]})
+    with stage.engine.begin() as connection:
+        connection.execute(text("set local session_replication_role = replica"))
+        too_much = (
+            "update pulsewatch.run set opening_metrics = '{\"rows\": 1e400}', winner_metrics = null"
+            " where pipeline_id = (select id from pulsewatch.pipeline where slug = 'absurd')"
+        )
+        connection.execute(text(too_much))
+    ticks(stage, 2)
+    assert stage.events() == [(2, "absurd", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]

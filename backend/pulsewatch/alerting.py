@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
@@ -43,34 +43,36 @@ log = logging.getLogger(__name__)
 KIND_TIMEOUT = "set local statement_timeout = '10s'"
 TRY_AGAIN_AFTER = timedelta(minutes=1)
 
-# The instant up to which everything is known. Marks tell what is not worked out yet; a transaction of ingestion that
-# is open may commit events received when it began. One that has been open for over a minute is given up: it would hold
-# up all alerts. Sessions of the edge count from their first word, before they have taken ingestion's lock.
+# The instant up to which everything is known. A transaction of ingestion that is open may commit events received when
+# it began. One that has been open for over a minute is given up: it would hold up all alerts. Sessions of the edge
+# count from their first word, before they have taken ingestion's lock.
+RECEIVED_UNTIL = """
+select min(session.xact_start) as received_until
+from pg_catalog.pg_stat_activity as session
+where session.datname = current_database()
+    and session.pid <> pg_backend_pid()
+    and session.xact_start > clock_timestamp() - interval '1 minute'
+    and (
+        session.application_name = 'pulsewatch ingest'
+        or session.pid in (
+            select held.pid
+            from pg_catalog.pg_locks as held
+            where held.locktype = 'advisory'
+                and held.objsubid = 1
+                and held.mode = 'ShareLock'
+                and held.objid = (hashtext('pulsewatch.ingest')::bigint & 4294967295)::oid
+        )
+    )
+"""
+# Marks tell what is not worked out yet. They are read after that: what was open no more has left its marks by now.
 KNOWN_UNTIL = """
 select date_bin(
     '5 seconds',
     least(
         %(now)s::timestamptz,
+        %(received_until)s::timestamptz,
         (select min(marked_at) from pulsewatch.dirty),
-        (select min(marked_at) from pulsewatch.slot_mark),
-        (
-            select min(session.xact_start)
-            from pg_catalog.pg_stat_activity as session
-            where session.datname = current_database()
-                and session.pid <> pg_backend_pid()
-                and session.xact_start > clock_timestamp() - interval '1 minute'
-                and (
-                    session.application_name = 'pulsewatch ingest'
-                    or session.pid in (
-                        select held.pid
-                        from pg_catalog.pg_locks as held
-                        where held.locktype = 'advisory'
-                            and held.objsubid = 1
-                            and held.mode = 'ShareLock'
-                            and held.objid = (hashtext('pulsewatch.ingest')::bigint & 4294967295)::oid
-                    )
-                )
-        )
+        (select min(marked_at) from pulsewatch.slot_mark)
     ),
     '2000-01-01 00:00:00+00'
 ) as known_until
@@ -164,7 +166,9 @@ def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None) -> 
 
 def known_until(connection: Connection, now: datetime) -> datetime:
     """The latest instant of the grid before which everything that was received is committed and worked out."""
-    found: datetime = connection.exec_driver_sql(KNOWN_UNTIL, {"now": now}).scalar_one()
+    received_until = connection.exec_driver_sql(RECEIVED_UNTIL).scalar_one()
+    values = {"now": now, "received_until": received_until}
+    found: datetime = connection.exec_driver_sql(KNOWN_UNTIL, values).scalar_one()
     return found
 
 
@@ -221,7 +225,11 @@ def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
 def _look(
     connection: Connection, kind: Kind, rules: Sequence[Rule], due: Mapping[str, Any]
 ) -> list[tuple[Row[Any], bool]]:
-    """What there is to see of rules of one kind; with each row, whether it could not be looked at."""
+    """What there is to see of rules of one kind; with each row, whether it could not be looked at.
+
+    What a rule asks for, or a run reports, may be more than the database can work out: then the others are looked at
+    without it.
+    """
     values = {**due, "rules": rules_json(rules), "rule_ids": [rule.id for rule in rules]}
     try:
         with connection.begin_nested():
@@ -230,6 +238,9 @@ def _look(
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
+        if isinstance(error, DataError) and len(rules) > 1:
+            half = len(rules) // 2
+            return [*_look(connection, kind, rules[:half], due), *_look(connection, kind, rules[half:], due)]
         log.error("alert rules of kind %s cannot be evaluated: %s", kind.name, str(error.orig).strip().split("\n")[0])
         return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, values)]
 

@@ -88,16 +88,12 @@ handed_on as (
 ),
 
 -- The rules that watch a pipeline look at it again, once its numbers are there: at each tick that knows more of it.
-watched as (
+-- Also where none does yet: one may before the tick that knows of this.
+told as (
     insert into pulsewatch.alert_mark (client_id, pipeline_id, marked_at)
     select distinct
         taken.client_id, taken.pipeline_id, date_bin('5 seconds', taken.marked_at, '2000-01-01 00:00:00+00')
     from taken
-    where exists (
-        select
-        from pulsewatch.alert_target as target
-        where target.client_id = taken.client_id and target.pipeline_id in (taken.pipeline_id, 0)
-    )
 )
 
 select client_id, pipeline_id, hour_at, min(first_at) as from_at, max(first_at) as until_at, count(*) as mark_count

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pulsewatch.rules import KINDS, base
 from pulsewatch.rules.base import Lack, Level, Levels, judge
@@ -87,3 +88,15 @@ def test_one_level_alone_will_do_and_without_a_value_there_is_no_level() -> None
 )  # fmt: skip
 def test_times_are_told_in_their_two_greatest_units(seconds: float, words: str) -> None:
     assert spoken(seconds) == words
+
+
+@pytest.mark.parametrize(
+    "name", ["freshness", "overrun", "no_data", "client_no_data", "ingestion", "duration_threshold"]
+)
+@pytest.mark.parametrize("level", [0, -1, 0.1234567, 316_224_001, 1e13, 1e300])
+def test_no_time_is_longer_than_can_be_added_to_any_other(name: str, level: float) -> None:
+    """One rule of one client must not make the statement of all rules of its kind fail."""
+    with pytest.raises(ValidationError, match="seconds"):
+        RuleSpec.model_validate({"kind": name, "levels": {"critical": level}})
+    most = RuleSpec.model_validate({"kind": name, "levels": {"critical": 316_224_000}})
+    assert most.levels.critical == 316_224_000

@@ -153,10 +153,21 @@ ENDS = st.builds(
     st.sampled_from(["r1", "r2", "r3", "r4", "r5"]),
     st.sampled_from([0, 1, 5, 50]),
     st.sampled_from([5, 6, 50, 61, 200]),
-    st.sampled_from([Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED]),
+    st.sampled_from(
+        [Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.TIMED_OUT, Status.CANCELLED, Status.RUNNING]
+    ),
     attempt=st.none() | st.integers(0, 1),
     duration_s=st.none() | st.just(12.5),
 )
+
+
+QUICK: dict[str, dict[str, Any]] = {
+    "consecutive_failures": {},
+    "failure_rate": {"window_s": 3600, "min_runs": 1},
+    "freshness": {},
+    "duration_threshold": {},
+    "overrun": {},
+}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -166,9 +177,9 @@ def test_what_the_pipelines_state_tells_is_what_its_runs_tell(connection: Connec
     with connection.begin_nested() as undone:
         World(connection).receive(300, *told)
         World(connection).refresh()
-        for name in ("consecutive_failures", "freshness", "duration_threshold"):
-            world = World(connection, KINDS[name], levels=Levels(warning=10))
-            times = [at(minutes) for minutes in (0, 5, 7, 61, 100, 250, 301)]
+        for name, params in QUICK.items():
+            world = World(connection, KINDS[name], params, levels=Levels(warning=10))
+            times = [at(minutes) for minutes in (0, 5, 6, 7, 60, 61, 65, 66, 100, 121, 250, 260, 301)]
             by_runs = world.see_all(times, at(400))
             assert world.see_all(times, at(400), is_settled=True) == by_runs
         undone.rollback()

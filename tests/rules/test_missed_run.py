@@ -78,6 +78,17 @@ def test_it_looks_again_at_the_next_deadline(world: World) -> None:
     assert (world.see(0).sample_at, world.see(5).sample_at, world.see(70).sample_at) == (None, at(5), at(65))
 
 
+def test_what_the_slots_tell_is_what_the_runs_tell(world: World) -> None:
+    """Where a slot was judged missed, runs are read only where more may have come since."""
+    world.receive(300, said("a", 1), went("b", 130, 140), said("c", 250, RUNNING))
+    world.receive(310, said("c", 251, attempt=1))
+    world.refresh(400)
+    times = [at(minutes) for minutes in (0, 5, 65, 70, 125, 135, 185, 245, 249, 250, 251, 305, 399)]
+    by_runs = world.see_all(times, at(399.5))
+    assert world.see_all(times, at(399.5), is_settled=True) == by_runs == world.see_all(times)
+    assert [one.value for one in by_runs] == [None, 0, 1, 1, 2, 0, 1, 2, 2, 0, 0, 1, 2]
+
+
 def test_without_a_schedule_there_is_nothing_to_measure(world: World) -> None:
     world.put(said("a", 0, pipeline="unplanned"))
     world.pipeline = "unplanned"

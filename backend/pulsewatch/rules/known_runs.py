@@ -54,6 +54,7 @@ _KNOWN = """
             where {key}
                 and run.first_at <= asked.as_of
                 and run.first_at >= {since}
+                and run.first_at <= {until}
                 and ({only})
             order by run.first_at desc
             {limit}
@@ -82,11 +83,12 @@ _KNOWN = """
 """
 
 
-def _select(order_at: str, since: str, newest: int | None, only: str, of: Of) -> str:
+def _select(order_at: str, since: str, until: str, newest: int | None, only: str, of: Of) -> str:
     return _KNOWN.format(
         order_at=order_at,
         key=KEY[of].format("run", "asked"),
         since=since,
+        until=until,
         only=only,
         limit="" if newest is None else f"limit {newest}",
     )
@@ -95,6 +97,7 @@ def _select(order_at: str, since: str, newest: int | None, only: str, of: Of) ->
 def known_runs(
     *,
     since: str = "'-infinity'",
+    until: str = "asked.as_of",
     newest: int | None = NEWEST,
     only: str = "true",
     of: Of = "pipeline",
@@ -106,11 +109,12 @@ def known_runs(
     finished_at. Columns: id, first_at, last_at, started_at, scheduled_at, finished_at, status, received_at (of the
     latest known event that changed it), and of those that have ended duration_s, error_class, metrics (jsonb).
 
-    `since` is an expression over `asked`: the earliest first_at that is looked at. `newest`: so many are looked at,
+    `since` and `until` are expressions over `asked`: the earliest and the latest first_at of rows that are looked at,
+    as they are now; none that is later than asked.as_of is. `newest`: so many are looked at,
     known or not; None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every
     row that is wanted, and wherever run.received_at >= asked.known_at.
     """
-    return f"({_select('version.first_at', since, newest, only, of)})"
+    return f"({_select('version.first_at', since, until, newest, only, of)})"
 
 
 def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
@@ -129,7 +133,7 @@ def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
         select newest.*
         from (
             select run.id, run.order_at, {columns}
-            from ({_select(order_at, "'-infinity'", NEWEST, "true", "pipeline")}) as run
+            from ({_select(order_at, "'-infinity'", "asked.as_of", NEWEST, "true", "pipeline")}) as run
             where {where}
             order by run.order_at desc
             fetch first 1 row with ties

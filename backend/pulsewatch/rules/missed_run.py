@@ -16,7 +16,8 @@ class MissedRun(Params):
 
 # Slots that were due, the newest first.
 _DUE = f"""
-    select slot.client_id, slot.pipeline_id, slot.slot_at, slot.deadline_at, slot.run_id, slot.started_at
+    select
+        slot.client_id, slot.pipeline_id, slot.slot_at, slot.deadline_at, slot.run_id, slot.started_at, slot.status
     from pulsewatch.slot
     where slot.client_id = asked.client_id
         and slot.pipeline_id = asked.pipeline_id
@@ -30,6 +31,8 @@ _DUE = f"""
 # A slot that no run has may have been left open by the worker, or its run may have been another one then. Whether a
 # known run claims it is told by the rules of slots (docs/slots.md): by its scheduled_at, else by its start, which
 # counts for the last slot before it, or for the next one if that is nearer and less than a minute away.
+# None that is as it was claims a slot that was judged missed: each missed start would have the runs of a day looked at.
+_MAY_CLAIM = "slot.status <> 'missed' or run.received_at >= asked.known_at or asked.known_at = 'infinity'"
 _IS_CLAIMED = f"""
     exists (
         select
@@ -54,7 +57,7 @@ _IS_CLAIMED = f"""
                     and near.slot_at > slot.slot_at
             ) as near
         ) as claim
-        cross join lateral {known_runs(since="slot.slot_at - interval '1 day'", newest=None)} as run
+        cross join lateral {known_runs(since="slot.slot_at - interval '1 day'", newest=None, only=_MAY_CLAIM)} as run
         where run.status <> 'queued'
             and (
                 run.scheduled_at = slot.slot_at
@@ -71,6 +74,7 @@ _IS_CLAIMED = f"""
     )
 """
 
+# Where nothing was received since, none has to be looked for.
 _IS_TAKEN = f"""
     exists (
         select
@@ -80,7 +84,8 @@ _IS_TAKEN = f"""
             and run.received_at < asked.known_at
             and slot.started_at <= asked.as_of
     )
-    or {_IS_CLAIMED}
+    or not (slot.status = 'missed' and asked.is_settled and asked.known_at < 'infinity')
+    and {_IS_CLAIMED}
 """
 
 OBSERVE = f"""
@@ -103,7 +108,7 @@ cross join lateral (
     offset 0
 ) as planned
 left join lateral (
-    select slot.slot_at, slot.deadline_at, {_IS_TAKEN} as is_taken
+    select slot.slot_at, slot.deadline_at, ({_IS_TAKEN}) as is_taken
     from ({_DUE}) as slot
     limit 1
 ) as newest on true

@@ -2,14 +2,15 @@
 
 from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
 from pulsewatch.rules.known_runs import known_runs
-from pulsewatch.rules.spans import check_seconds, hours_of, next_at, runs_of_span, seconds_since, spoken
+from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
 
 class Overrun(Params):
     """Nothing to be told."""
 
 
-# A run that goes on for long need not be among the newest: the hours know when those that ran then began.
+# A run that goes on for long need not be among the newest: the hours know when those that ran then began. Between one
+# that was never ended and now there may be any number of others: these are not read, but for those of its hour.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
@@ -25,20 +26,37 @@ cross join lateral (
             min(hour.first_at_min), date_bin('1 hour', asked.as_of, '2000-01-01 00:00:00+00'),
             case when not asked.is_settled then asked.as_of - interval '7 days' end
         ) as since
-    from {hours_of("asked", "asked.as_of")} as hour
-) as searched
+    from pulsewatch.pipeline_hour as hour
+    where hour.client_id = asked.client_id
+        and hour.pipeline_id = asked.pipeline_id
+        and hour.hour_at > asked.as_of - interval '1 hour'
+) as late
 cross join lateral (
     select
         min(run.started_at) as started_at,
         (array_agg(run.id order by run.first_at desc, run.id desc))[1:{MAX_RUNS_SHOWN}] as run_ids
-    from {
+    from (
+        select distinct run.id, run.first_at, run.started_at
+        from (
+            select late.since, asked.as_of as until
+            union all
+            select hour.first_at_min, hour.first_at_max
+            from pulsewatch.pipeline_hour as hour
+            where hour.client_id = asked.client_id
+                and hour.pipeline_id = asked.pipeline_id
+                and hour.open_count > 0
+                and hour.hour_at <= asked.as_of - interval '1 hour'
+        ) as searched
+        cross join lateral {
     known_runs(
         since="searched.since",
+        until="searched.until",
         newest=None,
         only="run.finished_at is null or run.finished_at > asked.as_of or run.received_at >= asked.known_at",
     )
 } as run
-    where run.status = 'running'
+        where run.status = 'running'
+    ) as run
 ) as running
 """
 

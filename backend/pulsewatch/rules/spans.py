@@ -3,6 +3,8 @@
 from pulsewatch.rules.known_runs import KEY, Of
 
 DECIMALS = 6
+# As far as any history goes, and what can be added to any time.
+MOST_S = 10 * 366 * 86_400
 
 
 def next_at(reference: str) -> str:
@@ -70,8 +72,8 @@ def runs_of_span(back: str = "interval '0'", of: Of = "pipeline") -> str:
 
 def check_seconds(level: float) -> None:
     """A time that can be run into: more than none, and told to the microsecond as the database's times are."""
-    if level <= 0:
-        raise ValueError("a number of seconds above 0")
+    if not 0 < level <= MOST_S:
+        raise ValueError(f"a number of seconds above 0 and up to {MOST_S}")
     if round(level, DECIMALS) != level:
         raise ValueError("seconds with six decimals at most")
 

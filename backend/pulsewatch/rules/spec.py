@@ -40,7 +40,13 @@ class RuleSpec(BaseModel):
         "keep", description="Where there is nothing to measure: leave it, take it as good, say so, or alert."
     )
     on_error: Literal["keep", "alert"] = Field("keep", description="Where the rule cannot be evaluated.")
-    evaluation_delay_s: Seconds = Field(0, description="Look at the time before so many seconds: late events count.")
+    evaluation_delay_s: float = Field(
+        0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Look at the time before so many seconds: late events count.",
+    )
     new_target_grace_s: Seconds = Field(0, description="A new target does not fire before.")
     repeat_s: float | None = Field(
         14_400, ge=60, le=MAX_S, description="Tell it again after so many seconds while it lasts; null: never."
