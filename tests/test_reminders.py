@@ -163,6 +163,55 @@ def test_what_is_dropped_for_good_is_never_told(connection: Connection, fired: T
     assert remind(connection, after(2 * HOURS_4)) == 0
 
 
+# -- what waits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("held", "held_by"),
+    [({"acknowledged_at": NOON}, "acknowledged"), ({"snoozed_until": after(100)}, "snoozed"), ({}, "silence")],
+)
+def test_what_waits_is_held_back_too_once_somebody_wants_no_more(
+    connection: Connection, fired: Told, held: dict[str, Any], held_by: str
+) -> None:
+    notify(connection, [fired], NOON)
+    if held:
+        set_alert(connection, fired, **held)
+    else:
+        add_silence(connection, 1, 100, tags=["nightly"])
+    assert remind(connection, after(5)) == 0
+    assert notifications(connection) == [("fired", "held", held_by)]
+    set_alert(connection, fired, acknowledged_at=None)
+    assert remind(connection, after(100)) == 1
+    assert notifications(connection, "reason, status") == [("fired", "dropped"), ("catch_up", "pending")]
+
+
+def test_what_waits_and_is_not_meant_goes_on_waiting(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    add_silence(connection, 1, 100, tags=["weekly"])
+    add_silence(connection, 50, 100, tags=["nightly"])
+    assert remind(connection, after(5)) == 0
+    assert notifications(connection) == [("fired", "pending", None)]
+
+
+@pytest.mark.parametrize("status", ["leased", "sent", "dead"])
+def test_what_is_on_its_way_or_done_is_let_go(connection: Connection, fired: Told, status: str) -> None:
+    notify(connection, [fired], NOON)
+    lease = ", lease_token = gen_random_uuid(), lease_until = now()" if status == "leased" else ""
+    change = f"update pulsewatch.notification set status = :status, sent_at = :sent_at{lease}"
+    connection.execute(text(change), {"status": status, "sent_at": NOON if status == "sent" else None})
+    add_silence(connection, 1, 100, tags=["nightly"])
+    assert remind(connection, after(5)) == 0
+    assert notifications(connection) == [("fired", status, None)]
+
+
+def test_the_end_that_waits_is_told_whatever_somebody_wants(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    notify(connection, [over(connection, fired, 60)], after(60))
+    add_silence(connection, 61, 100, tags=["nightly"])
+    remind(connection, after(65))
+    assert notifications(connection) == [("fired", "sent", None), ("resolved", "pending", None)]
+
+
 # -- repeats -------------------------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,16 @@ def test_a_rule_that_begins_only_to_try_keeps_its_state(connection: Connection, 
     assert alerts(connection) == [("acme/load", None)]
 
 
+def test_what_fired_while_a_rule_only_tried_fires_anew_once_it_tells(
+    connection: Connection, load: tuple[int, int]
+) -> None:
+    fire(connection, save(connection, "r", is_dry_run=True), load)
+    assert rulebook.set_dry_run(connection, rule(connection), said(LATER), is_dry_run=False)
+    assert [reason for *_, reason in alerts(connection)] == ["rule_changed"]
+    standing = text("select state, alert_id, deadline_at from pulsewatch.alert_target")
+    assert [tuple(row) for row in connection.execute(standing)] == [("ok", None, LATER)]
+
+
 def test_a_deleted_rule_closes_its_alerts_and_keeps_its_history(connection: Connection, load: tuple[int, int]) -> None:
     fire(connection, save(connection, "r"), load)
 

@@ -1,7 +1,8 @@
 """Tells again what goes on, and tells late what was held back.
 
 What was held back while an alert goes on is told once nothing holds it any more, as it is then, in one message.
-What was told is told again at the rule's interval, unless somebody has taken it on, put it off or silenced it.
+What was told is told again at the rule's interval, unless somebody has taken it on, put it off or silenced it. What
+waits to be sent is held back once somebody has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from pulsewatch.db import fetch
 from pulsewatch.delivery_sql import DELIVERY_LOCK, IS_TOLD
 from pulsewatch.notifications import (
     Channel,
+    Held,
     Notification,
     channels_of,
     insert,
@@ -135,6 +137,38 @@ where last.status in ('sent', 'dead') and last.told_at <= %(as_of)s::timestamptz
 order by alert.client_id, alert.id, last.channel_id
 """
 
+# What waits to be sent still, of alerts that somebody may have taken on, put off or silenced since it was made.
+WAITING = """
+select
+    alert.client_id, alert.rule_id, alert.pipeline_id, alert.level, alert.acknowledged_at, alert.snoozed_until, last.id
+from pulsewatch.notification as last
+join pulsewatch.alert on alert.client_id = last.client_id and alert.id = last.alert_id
+where last.status = 'pending'
+    and last.reason <> 'resolved'
+    and last.created_at < %(as_of)s
+    and alert.resolved_at is null
+    and (
+        alert.acknowledged_at is not null
+        or alert.snoozed_until > %(as_of)s
+        or exists (
+            select
+            from pulsewatch.silence
+            where silence.starts_at <= %(as_of)s
+                and silence.ends_at > %(as_of)s
+                and (silence.client_id is null or silence.client_id = alert.client_id)
+        )
+    )
+order by last.client_id, last.id
+"""
+
+HOLD = """
+update pulsewatch.notification as waiting
+set status = 'held', held_by = overlay.held_by, silence_id = overlay.silence_id
+from unnest(%(client_ids)s::bigint[], %(ids)s::uuid[], %(held_by)s::text[], %(silence_ids)s::uuid[])
+    as overlay (client_id, id, held_by, silence_id)
+where waiting.client_id = overlay.client_id and waiting.id = overlay.id and waiting.status = 'pending'
+"""
+
 DROP = """
 update pulsewatch.notification as held
 set status = 'dropped'
@@ -155,10 +189,12 @@ def remind(connection: Connection, as_of: datetime) -> int:
         fetch(connection, SET_FREE, {"as_of": as_of})
         held = [dict(row) for row in connection.exec_driver_sql(HELD).mappings()]
     due = [dict(row) for row in connection.exec_driver_sql(DUE, {"as_of": as_of}).mappings()]
-    if not held and not due:
+    waiting = [dict(row) for row in connection.exec_driver_sql(WAITING, {"as_of": as_of}).mappings()]
+    if not held and not due and not waiting:
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
-    known = _Known(connection, [*held, *due], as_of)
+    known = _Known(connection, [*held, *due, *waiting], as_of)
+    _hold(connection, [(row, overlay) for row in waiting if (overlay := known.overlay(row)) is not None])
     made = insert(
         connection,
         [
@@ -195,16 +231,32 @@ class _Known:
         """Whether the channel is gone, or the rule does not name it any more."""
         return (row["rule_id"], row["channel_id"]) not in self._channels
 
-    def message(self, row: Mapping[str, Any], reason: Reason) -> Notification | None:
-        """The message that is to be sent now; None where something holds it."""
+    def _rule_and_target(self, row: Mapping[str, Any]) -> tuple[Rule, Described] | None:
         rule = self._rules.get(row["rule_id"])
         target = self._targets.get((row["client_id"], row["pipeline_id"]))
-        channel = self._channels.get((row["rule_id"], row["channel_id"]))
-        if rule is None or target is None or channel is None or not channel.is_enabled:
+        return None if rule is None or target is None else (rule, target)
+
+    def overlay(self, row: Mapping[str, Any]) -> Held | None:
+        """What holds back that the alert goes on; None: nothing does."""
+        known = self._rule_and_target(row)
+        if known is None:
             return None
-        level = Level(row["level"])
-        acknowledged_at, snoozed_until = row["acknowledged_at"], row["snoozed_until"]
-        if hold(rule.key, target, level, acknowledged_at, snoozed_until, self._silences, self._as_of) is not None:
+        rule, target = known
+        return hold(
+            rule.key,
+            target,
+            Level(row["level"]),
+            row["acknowledged_at"],
+            row["snoozed_until"],
+            self._silences,
+            self._as_of,
+        )
+
+    def message(self, row: Mapping[str, Any], reason: Reason) -> Notification | None:
+        """The message that is to be sent now; None where something holds it."""
+        known = self._rule_and_target(row)
+        channel = self._channels.get((row["rule_id"], row["channel_id"]))
+        if known is None or channel is None or not channel.is_enabled or self.overlay(row) is not None:
             return None
         id_ = notification_id(row["alert_id"], row["event_seq"], reason, row["channel_id"], after=row["id"])
         message = Message.model_validate(row["body"]).model_copy(
@@ -212,7 +264,7 @@ class _Known:
                 "notification_id": id_,
                 "reason": reason,
                 "status": MessageStatus.FIRING,
-                "level": MessageLevel(level.word or ""),
+                "level": MessageLevel(Level(row["level"]).word or ""),
                 "summary": row["summary"],
                 "value": row["value"],
                 "threshold": row["threshold"],
@@ -221,6 +273,17 @@ class _Known:
         return Notification(
             row["client_id"], channel.id, message, row["event_as_of"], row["event_seq"], None, self._as_of
         )
+
+
+def _hold(connection: Connection, rows: Sequence[tuple[Mapping[str, Any], Held]]) -> None:
+    if rows:
+        values = {
+            "client_ids": [row["client_id"] for row, _ in rows],
+            "ids": [row["id"] for row, _ in rows],
+            "held_by": [held.by for _, held in rows],
+            "silence_ids": [held.silence_id for _, held in rows],
+        }
+        fetch(connection, HOLD, values)
 
 
 def _drop(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

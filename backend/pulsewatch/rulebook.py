@@ -111,8 +111,10 @@ def _change(connection: Connection, row: Row[Any], spec: RuleSpec, change: Chang
         return False
     _set(connection, row, said, kind=spec.kind, is_enabled=spec.is_enabled, deleted_at=None)
     _write_version(connection, row.id, row.version + 1, change, dumped, said)
-    # What was measured and counted for another kind says nothing about this one.
-    alert_targets.retarget_rules(connection, [row.id], said.as_of, is_anew=spec.kind != row.kind)
+    # What was measured and counted for another kind says nothing about this one. And of what fired while the rule only
+    # tried nobody would be told as long as it goes on: it has to fire anew.
+    is_anew = spec.kind != row.kind or (bool(row.spec.get("is_dry_run")) and not spec.is_dry_run)
+    alert_targets.retarget_rules(connection, [row.id], said.as_of, is_anew=is_anew)
     return True
 
 

@@ -154,6 +154,8 @@ def test_a_target_counts_from_when_it_was_there(scene: Scene) -> None:
 def test_what_is_yet_to_come_is_left_out(played: Scene) -> None:
     answer = played.admin.post(UNSAVED, window(spec=ONCE) | {"to": "2999-01-01T00:00:00Z", "from": iso(0)}).json()
     assert at(0) < datetime.fromisoformat(answer["to"]) <= datetime.now(UTC)
+    last = played.admin.post(UNSAVED, window(spec=ONCE) | {"to": "9999-12-31T23:59:59-14:00", "from": iso(0)}).json()
+    assert datetime.fromisoformat(answer["to"]) <= datetime.fromisoformat(last["to"]) <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,10 @@ def test_what_is_yet_to_come_is_left_out(played: Scene) -> None:
         ({"from": iso(5), "to": iso(5)}, [("/from", "out_of_range")]),
         ({"from": "1999-12-31T23:59:59Z", "to": "2000-02-01T00:00:00Z"}, [("/from", "out_of_range")]),
         ({"from": "2020-01-01T00:00:00Z", "to": "2021-02-05T00:00:00Z"}, [("/from", "out_of_range")]),
+        ({"from": "0001-01-01T00:00:00+14:00"}, [("/from", "out_of_range")]),
+        ({"from": "9999-12-31T23:59:59-14:00"}, [("/from", "out_of_range")]),
+        ({"to": "0001-01-01T00:00:00+14:00"}, [("/from", "out_of_range")]),
+        ({"spec": {"kind": "freshness", "levels": {"warning": 1e15}}}, [("/spec/levels/warning", "out_of_range")]),
         ({"from": "2026-01-01T00:00:00"}, [("/from", "naive_time")]),
         ({"from": None}, [("/from", "wrong_type")]),
         ({"mode": "as_told"}, [("/mode", "unknown_value")]),

@@ -138,6 +138,21 @@ def test_what_the_receiver_knows_better_is_not_sent_again(
     set_status(world, later, "sent")
 
     assert problem(retry(admin, path)) == (409, "superseded", [])
+    with world.begin() as connection:
+        lease = "status = 'leased', sent_at = null, lease_token = gen_random_uuid(), lease_until = now()"
+        statement = f"update pulsewatch.notification set {lease} where id = :id"
+        connection.execute(text(statement), {"id": UUID(later.rsplit("/", 1)[1])})
+    assert problem(retry(admin, path)) == (409, "superseded", [])
+
+
+def test_that_it_goes_on_is_not_told_once_it_is_over(world: World, admin: Api, slug: str) -> None:
+    over = fire(world, slug, is_resolved=True)
+    with world.begin() as connection:
+        channel = add_channel(connection, key=f"ops-{slug}", client_id=over.client_id)
+    path = add(world, over, channel, "dead")
+    assert problem(retry(admin, path)) == (409, "alert_resolved", [])
+    assert admin.get(path).json()["status"] == "dead"
+    assert retry(admin, add(world, over, channel, "dead", reason="resolved")).status_code == 200
 
 
 def set_status(world: World, path: str, status: str) -> None:

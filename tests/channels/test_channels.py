@@ -64,6 +64,8 @@ def test_channels_reach_the_network_by_the_one_way_out_and_know_no_database() ->
         ("Sat, 21 Nov 2026 02:00:30 -0000", 30),
         ("Sat, 21 Nov 2026 01:00:00 GMT", 0),
         ("Sat, 99 Nov 2026 01:00:00 GMT", None),
+        ("Sat, 99999999999999999999 Nov 2026 01:00:00 GMT", None),
+        ("Sat, 21 Nov 2026 01:00:00 +99999999999999999999", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, expected: float | None) -> None:

@@ -178,11 +178,13 @@ def _trying(engine: Engine) -> Iterator[Connection]:
 
 def _window(connection: Connection, asked: "schemas.ReadBacktest | schemas.ReadSpecBacktest") -> Window:
     """The time to look at, not beyond now. Raises Problem 422."""
-    from_at, to_at = asked.from_.astimezone(UTC), min(asked.to.astimezone(UTC), catalog.clock(connection))
+    from_at, to_at = asked.from_, min(asked.to, catalog.clock(connection))
     if from_at < EARLIEST:
         raise invalid([FieldError("/from", "out_of_range", "The year 2000 is the earliest.")])
     if from_at >= to_at:
         raise invalid([FieldError("/from", "out_of_range", "It must lie before to, and before now.")])
+    # Only now: not every time of the years 1 and 9999 is one in UTC.
+    from_at, to_at = from_at.astimezone(UTC), to_at.astimezone(UTC)
     if to_at - from_at > MAX_WINDOW:
         raise invalid([FieldError("/from", "out_of_range", f"It may lie {MAX_WINDOW.days} days before to at most.")])
     return Window(from_at, to_at, asked.mode)

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, select
 from pulsewatch import catalog, models
 from pulsewatch.api import alert_queries, notification_schemas
 from pulsewatch.api.alert_queries import (
+    alert,
     channel,
     may_read_errors,
     notification,
@@ -33,6 +34,7 @@ from pulsewatch.api.notification_schemas import NotificationStatus
 from pulsewatch.api.openapi import problems
 from pulsewatch.api.paths import WORD
 from pulsewatch.auth import Caller
+from pulsewatch.channels.base import Reason
 from pulsewatch.delivery_sql import DELIVERY_LOCK
 from pulsewatch.events import epoch_us, is_slug
 from pulsewatch.notifications import retry
@@ -196,18 +198,25 @@ def retry_notification(id_: NotificationId, caller: Writer, engine: Database) ->
 
 
 def _refuse_stale(connection: Connection, row: Row[Any]) -> None:
-    """Raises Problem 409 where the channel is gone, or its receiver knows of a later state of the alert already."""
+    """Raises Problem 409 where the channel is gone, its receiver knows of a later state of the alert already, or would
+    never hear that it is over.
+    """
     gone = select(channel.c.id).where(channel.c.id == row.channel_id, channel.c.deleted_at.is_not(None))
     if connection.execute(gone).first() is not None:
         raise Problem(409, "channel_deleted", "Its channel was deleted.")
     if row.alert_id is None:
         return
+    over = select(alert.c.id).where(
+        alert.c.client_id == row.client_id, alert.c.id == row.alert_id, alert.c.resolved_at.is_not(None)
+    )
+    if row.reason != Reason.RESOLVED and connection.execute(over).first() is not None:
+        raise Problem(409, "alert_resolved", "The alert is resolved: that it goes on is not true any more.")
     newer = select(notification.c.id).where(
         notification.c.client_id == row.client_id,
         notification.c.alert_id == row.alert_id,
         notification.c.channel_id == row.channel_id,
         notification.c.created_at > row.created_at,
-        notification.c.status == "sent",
+        notification.c.status.in_(("leased", "sent")),
     )
     if connection.execute(newer.limit(1)).first() is not None:
         raise Problem(409, "superseded", "The channel has taken a newer message about this alert.")

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pulsewatch.rules.base import Described, Level
-from pulsewatch.rules.selectors import Patterns, Selector, compiled
+from pulsewatch.rules.selectors import Patterns, Selector, fits
 
 
 class Matchers(BaseModel):
@@ -38,7 +38,7 @@ class Matchers(BaseModel):
     def match(self, rule_key: str, target: Described, level: Level) -> bool:
         """Whether they are about an alert of this rule on this target, as bad as this."""
         return (
-            (not self.rules or any(compiled(pattern).fullmatch(rule_key) for pattern in self.rules))
+            (not self.rules or any(fits(rule_key, pattern) for pattern in self.rules))
             and (not self.levels or level.word in self.levels)
             and self._selector().matches(target)
         )
