@@ -94,7 +94,10 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
         assert rollups.lag(connection) == (0, 0.0)
 
 
-def test_a_tick_that_took_long_rests_for_as_long(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("lag_s", "began_at"), [(1.0, [100.0, 112.0]), (60.0, [100.0, 104.0, 111.0, 114.0])])
+def test_a_tick_that_took_long_rests_for_longer_unless_it_is_far_behind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, lag_s: float, began_at: list[float]
+) -> None:
     clock = [100.0]
     monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock[0])
     began: list[float] = []
@@ -105,8 +108,9 @@ def test_a_tick_that_took_long_rests_for_as_long(engine: Engine, monkeypatch: py
         return 0
 
     monkeypatch.setattr(rollups, "refresh", refresh)
+    monkeypatch.setattr(rollups, "lag", lambda _: (1, lag_s))
     tick = Refresher(engine, SETTINGS)
-    for now in (100.0, 104.0, 106.0, 108.0):
+    for now in (100.0, 104.0, 111.0, 112.0):
         clock[0] = max(clock[0], now)
         tick(NOW)
-    assert began == [100.0, 106.0]
+    assert began == began_at
