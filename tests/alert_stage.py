@@ -32,7 +32,7 @@ class Stage:
 
     engine: Engine
     settings: Settings
-    known: resolve.PipelineCache = field(default_factory=resolve.PipelineCache)
+    known: resolve.Names = field(default_factory=resolve.Names)
 
     def receive(self, minutes: float, *items: Item) -> None:
         """Store events as if they had come at that time."""

@@ -18,7 +18,7 @@ SETTINGS = Settings()
 
 def put(engine: Engine, *items: Item) -> None:
     submission = Submission("native", list(items), list(range(len(items))))
-    known = resolve.PipelineCache()
+    known = resolve.Names()
     (receipt,) = ingest.store(engine.begin, [submission], known, max_pipelines=100, received_at=NOW)
     assert not receipt.rejected
 

@@ -130,7 +130,7 @@ def serve(dsn: str, **settings: object) -> Iterator[Server]:
 
 
 class Relay:
-    """A relay in front of PostgreSQL that can withhold the answer to a COMMIT, or be down altogether.
+    """A relay in front of PostgreSQL that can withhold the answer to what commits, or be down altogether.
 
     Only connections of ingestion are tampered with; those of keys and reads pass.
     """
@@ -146,7 +146,7 @@ class Relay:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self.withholds = False
-        self.withheld = threading.Event()  # an answer to a COMMIT has come and was not passed on
+        self.withheld = threading.Event()  # an answer to what commits has come and was not passed on
 
     def __enter__(self) -> Self:
         self.open()
@@ -202,14 +202,18 @@ class _Line:
     def __init__(self, relay: Relay, near: socket.socket, far: socket.socket) -> None:
         self._relay, self._near, self._far = relay, near, far
         self._is_ingest = False
+        self._is_in_transaction = False  # else each statement commits by itself
         self._is_committing = False
 
     def ask(self) -> None:
         with contextlib.suppress(OSError):
             while said := self._near.recv(65536):
                 self._is_ingest = self._is_ingest or b"application_name\0pulsewatch ingest\0" in said
-                if self._is_ingest and self._relay.withholds and said.endswith(b"COMMIT\0"):
-                    self._is_committing = True
+                if b"BEGIN" in said:
+                    self._is_in_transaction = True
+                elif not self._is_in_transaction or said.endswith(b"COMMIT\0"):
+                    self._is_committing = self._is_ingest and self._relay.withholds
+                    self._is_in_transaction = False
                 self._far.sendall(said)
         _close(self._far)
 

@@ -56,7 +56,7 @@ def shown_database(server: str, name: str) -> Iterator[str]:
 
 def live(engine: Engine, settings: Settings, history: History) -> None:
     """What came in since the anchor, minute by minute, and what became of it."""
-    known = resolve.PipelineCache()
+    known = resolve.Names()
     outbound = Outbound(settings.outbound_networks)
     for minute in range(LIVE_MINUTES):
         after = ANCHOR + timedelta(minutes=minute)

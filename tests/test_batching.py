@@ -33,7 +33,7 @@ def submission(*runs: str, key: UUID | None = None, **fields: Any) -> Submission
 
 @asynccontextmanager
 async def batching(dsn: str, *, writers: int = 1, queue_items: int = 50_000) -> AsyncIterator[Batcher]:
-    engine = make_engine(dsn, pool_size=writers, application_name="pulsewatch ingest")
+    engine = make_engine(dsn, pool_size=writers, application_name="pulsewatch ingest", is_probing=False)
     batcher = Batcher(engine, writers=writers, queue_items=queue_items, max_pipelines=100)
     try:
         yield batcher

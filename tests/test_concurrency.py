@@ -36,7 +36,7 @@ def writers(database: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def put(begin: ingest.Begin, items: Sequence[Item], known: resolve.PipelineCache) -> Receipt:
+def put(begin: ingest.Begin, items: Sequence[Item], known: resolve.Names) -> Receipt:
     """Store as the batcher does: again, when PostgreSQL asks for it."""
     while True:
         try:
@@ -110,7 +110,7 @@ def test_two_writers_at_once_leave_the_rows_of_one(
     together, alone = f"t{number}", f"a{number}"
     # Both writers send every event at least once between them; some batches are sent by both.
     shares = [[batch for place, batch in enumerate(batches) if dealt >> 2 * place & 3 != other] for other in (1, 2)]
-    known = resolve.PipelineCache()
+    known = resolve.Names()
     if is_known:
         put(
             writers.begin,
@@ -134,7 +134,7 @@ def test_two_writers_at_once_leave_the_rows_of_one(
         ]
         receipts = [receipt for each in writing for receipt in each.result()]
     sent = sum(len(batch) for share in shares for batch in share)
-    put(writers.begin, for_client(events, alone), resolve.PipelineCache())
+    put(writers.begin, for_client(events, alone), resolve.Names())
 
     assert (sum(r.accepted for r in receipts), sum(r.duplicates for r in receipts)) == (len(events), sent - len(events))
     assert stored_rows(writers, together) == stored_rows(writers, alone)
@@ -147,7 +147,7 @@ def test_a_conflict_with_an_event_that_another_writer_is_just_storing_is_found(w
     )
     other = msgspec.structs.replace(first, message="other")
     neighbour = msgspec.structs.replace(first, run="r2", event_id="e2")
-    put(writers.begin, [CatalogStatement("acme", {}, NOW, "p")], resolve.PipelineCache())
+    put(writers.begin, [CatalogStatement("acme", {}, NOW, "p")], resolve.Names())
     is_done, is_inserted = threading.Event(), threading.Event()
 
     @contextmanager
@@ -157,9 +157,9 @@ def test_a_conflict_with_an_event_that_another_writer_is_just_storing_is_found(w
             is_inserted.set()
 
     with ThreadPoolExecutor(1) as threads:
-        storing = threads.submit(put, begin, [first], resolve.PipelineCache())
+        storing = threads.submit(put, begin, [first], resolve.Names())
         assert is_inserted.wait(30)
-        receipt = put(writers.begin, [neighbour, other], resolve.PipelineCache())
+        receipt = put(writers.begin, [neighbour, other], resolve.Names())
         is_done.set()
         assert storing.result().accepted == 1
     assert receipt.accepted == 1
@@ -175,10 +175,10 @@ def test_writers_that_name_clients_and_make_pipelines_crosswise_never_deadlock(d
         return [made, CatalogStatement(mine, {"title": f"{number}"}, NOW + timedelta(microseconds=number))]
 
     def write(mine: str, others: str) -> int:
-        known = resolve.PipelineCache()
+        known = resolve.Names()
         return sum(put(writers.begin, crosswise(n, mine, others), known).accepted for n in range(40))
 
-    put(writers.begin, [CatalogStatement("a", {}, NOW), CatalogStatement("b", {}, NOW)], resolve.PipelineCache())
+    put(writers.begin, [CatalogStatement("a", {}, NOW), CatalogStatement("b", {}, NOW)], resolve.Names())
     with ThreadPoolExecutor(2) as threads:
         assert list(threads.map(write, "ab", "ba")) == [80, 80]
     writers.dispose()
@@ -192,7 +192,7 @@ def test_two_writers_make_the_partition_of_a_month_at_once(database: str, writer
             RunEvent(client="acme", pipeline="p", run=f"r{n}", status=Status.RUNNING, occurred_at=long_ago)
             for n in range(3)
         ]
-        storing = [threads.submit(put, writers.begin, [event], resolve.PipelineCache()) for event in events]
+        storing = [threads.submit(put, writers.begin, [event], resolve.Names()) for event in events]
         assert [each.result().accepted for each in storing] == [1, 1, 1]
     assert scalar(database, "select count(*) from pulsewatch.run_event where occurred_at < '2020-01-01'") == 3
 

@@ -311,7 +311,7 @@ def test_nothing_is_left_of_a_client_that_is_written_to_and_brought_back_through
     failures: list[BaseException] = []
 
     def write(writer: int) -> None:
-        known = resolve.PipelineCache()
+        known = resolve.Names()
         number = 0
         try:
             while not over.is_set():

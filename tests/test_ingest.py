@@ -40,7 +40,7 @@ def put(connection: Connection, *items: Item, max_pipelines: int = 100) -> Recei
     (receipt,) = ingest.store(
         savepoint(connection),
         [submission],
-        resolve.PipelineCache(),
+        resolve.Names(),
         max_pipelines=max_pipelines,
         received_at=NOW,
     )
@@ -327,16 +327,14 @@ def test_one_event_of_two_items_counts_once(connection: Connection) -> None:
     )
     for accepted in (1, 0):
         (receipt,) = ingest.store(
-            savepoint(connection), [submission], resolve.PipelineCache(), max_pipelines=9, received_at=NOW
+            savepoint(connection), [submission], resolve.Names(), max_pipelines=9, received_at=NOW
         )
         assert (receipt.accepted, receipt.duplicates, receipt.received) == (accepted, 1 - accepted, 1)
 
 
 def test_a_bound_key_never_brings_an_erased_client_back(connection: Connection) -> None:
     submission = Submission("native", [event()], [0], client_id=123_456, text_of=lambda _: b"{}")
-    (receipt,) = ingest.store(
-        savepoint(connection), [submission], resolve.PipelineCache(), max_pipelines=9, received_at=NOW
-    )
+    (receipt,) = ingest.store(savepoint(connection), [submission], resolve.Names(), max_pipelines=9, received_at=NOW)
     assert [rejected.refusal.code for rejected in receipt.rejected] == ["forbidden_client"]
     assert connection.exec_driver_sql("select count(*) from pulsewatch.client").scalar_one() == 0
     assert connection.exec_driver_sql("select client_id from pulsewatch.ingest_reject").scalar_one() is None
@@ -356,7 +354,7 @@ def test_rejects_are_kept_and_outcomes_are_counted(connection: Connection) -> No
         [0, 1, 3],
         text_of=lambda index: f'{{"number": {index}, "nul": "\0"}}'.encode(),
     )
-    ingest.store(savepoint(connection), [submission], resolve.PipelineCache(), max_pipelines=9, received_at=NOW)
+    ingest.store(savepoint(connection), [submission], resolve.Names(), max_pipelines=9, received_at=NOW)
     rejects = connection.exec_driver_sql("select code, pointer, item, source from pulsewatch.ingest_reject").all()
     assert rejects == [("conflict", "/event_id", '{"number": 1, "nul": "\N{REPLACEMENT CHARACTER}"}', "native")]
     stats = connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""Events as MERGE_SQL takes them: what is packed is what the server reads, and digests stay as they are for ever."""
+"""Events as the database takes them: what is packed is what the server reads, and digests stay as they are for ever."""
 
 from datetime import UTC, datetime
 from typing import Any

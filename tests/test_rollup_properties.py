@@ -97,7 +97,7 @@ def pipeline_ids(connection: Connection) -> tuple[int, int]:
 
 
 def catch_up(connection: Connection, limit: int = 1000) -> None:
-    while rollups.refresh_chunk(connection, SETTINGS, NOW, limit=limit):
+    while rollups.refresh_chunk(connection, SETTINGS, NOW, limit=limit)[0]:
         pass
 
 

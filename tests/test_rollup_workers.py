@@ -79,7 +79,10 @@ def _any_event(chance: random.Random) -> RunEvent:
 def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
     with engine.connect() as connection:
         assert rollups.lag(connection) == (0, 0.0)
+        assert not rollups.is_pouring_in(connection)
     put(engine, ended("r1", 10), ended("r2", 80))
+    with engine.connect() as connection:
+        assert rollups.is_pouring_in(connection)
     execute(
         engine,
         "update pulsewatch.dirty set marked_at = now() - interval '90 s'"
@@ -94,21 +97,29 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
         assert rollups.lag(connection) == (0, 0.0)
 
 
-@pytest.mark.parametrize(("lag_s", "began_at"), [(1.0, [100.0, 112.0]), (60.0, [100.0, 104.0, 111.0, 114.0])])
-def test_a_tick_that_took_long_rests_for_longer_unless_it_is_far_behind(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, lag_s: float, began_at: list[float]
+@pytest.mark.parametrize(
+    ("lag_s", "is_pouring_in", "began_at"),
+    [
+        (1.0, True, [100.0, 112.0]),
+        (1.0, False, [100.0, 104.0, 111.0, 114.0]),
+        (60.0, True, [100.0, 104.0, 111.0, 114.0]),
+    ],
+)
+def test_a_tick_that_took_long_rests_for_longer_while_events_pour_in_unless_it_is_far_behind(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, lag_s: float, is_pouring_in: bool, began_at: list[float]
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock[0])
     began: list[float] = []
 
-    def refresh(*_: object) -> int:
+    def refresh(*_: object, **__: object) -> int:
         began.append(clock[0])
         clock[0] += 3
         return 0
 
     monkeypatch.setattr(rollups, "refresh", refresh)
     monkeypatch.setattr(rollups, "lag", lambda _: (1, lag_s))
+    monkeypatch.setattr(rollups, "is_pouring_in", lambda _: is_pouring_in)
     tick = Refresher(engine, SETTINGS)
     for now in (100.0, 104.0, 111.0, 112.0):
         clock[0] = max(clock[0], now)

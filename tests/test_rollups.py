@@ -77,7 +77,7 @@ def test_a_change_that_is_not_committed_yet_is_worked_out_once_it_is(engine: Eng
     submission = Submission("native", [ended("r1", 90, Status.FAILED), ended("r2", 15)], [0, 1])
     store = threading.Thread(
         target=ingest.store,
-        args=(begin, [submission], resolve.PipelineCache()),
+        args=(begin, [submission], resolve.Names()),
         kwargs={"max_pipelines": 100, "received_at": NOW},
     )
     store.start()
@@ -94,7 +94,7 @@ def test_a_change_that_is_not_committed_yet_is_worked_out_once_it_is(engine: Eng
 def test_a_refresh_that_breaks_off_leaves_its_marks(engine: Engine) -> None:
     put(engine, ended("r1", 10))
     with engine.connect() as connection, connection.begin() as broken_off:
-        assert rollups.refresh_chunk(connection, SETTINGS, NOW) == 1
+        assert rollups.refresh_chunk(connection, SETTINGS, NOW) == (1, 1)
         broken_off.rollback()
     assert rollups.refresh(engine, SETTINGS, NOW) == 1
     assert_right(engine)
@@ -103,7 +103,7 @@ def test_a_refresh_that_breaks_off_leaves_its_marks(engine: Engine) -> None:
 def test_a_second_refresher_leaves_the_work_to_the_first(engine: Engine) -> None:
     put(engine, ended("r1", 10))
     with engine.begin() as first:
-        assert rollups.refresh_chunk(first, SETTINGS, NOW) == 1
+        assert rollups.refresh_chunk(first, SETTINGS, NOW) == (1, 1)
         assert rollups.refresh(engine, SETTINGS, NOW) == 0
     assert_right(engine)
 

@@ -19,9 +19,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from pulsewatch import ingest, telemetry
+from pulsewatch import ingest, ingest_at_once, telemetry
 from pulsewatch.problems import Problem, unavailable
-from pulsewatch.resolve import PipelineCache
+from pulsewatch.resolve import Names
 from pulsewatch.submissions import Receipt, Submission
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,9 @@ class Batcher:
 
     def __init__(self, engine: Engine, *, writers: int, queue_items: int, max_pipelines: int) -> None:
         self._engine = engine
+        self._committing = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._max_pipelines = max_pipelines
-        self._known = PipelineCache()
+        self._known = Names()
         self._queues: OrderedDict[UUID | None, deque[_Waiting]] = OrderedDict()
         self._sizes: dict[UUID | None, int] = {}
         self._queued_items = 0
@@ -175,13 +176,15 @@ class Batcher:
         for attempt in range(1, TRIES + 1):
             started = time.perf_counter()
             try:
-                receipts = ingest.store(
-                    self._engine.begin,
-                    submissions,
-                    self._known,
-                    max_pipelines=self._max_pipelines,
-                    received_at=datetime.now(UTC),
-                )
+                receipts = ingest_at_once.store(self._committing.connect, submissions, self._known)
+                if receipts is None:
+                    receipts = ingest.store(
+                        self._engine.begin,
+                        submissions,
+                        self._known,
+                        max_pipelines=self._max_pipelines,
+                        received_at=datetime.now(UTC),
+                    )
             except DBAPIError as error:
                 if attempt == TRIES or not ingest.is_worth_retrying(error):
                     raise

@@ -1,7 +1,6 @@
 """The command `pulsewatch`. It composes and decides nothing; what is expected to fail fails in one line."""
 
 import contextlib
-import gc
 import logging
 import signal
 import socket
@@ -145,7 +144,7 @@ def _be_child(parent: int) -> None:
 @options("data_dir", "host", "port")
 def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host: str | None, port: int | None) -> None:
     """Run the api alone."""
-    import uvicorn
+    from pulsewatch.serving import serve  # no other command needs what it imports
 
     settings = settings_with(data_dir=data_dir, host=host, port=port)
     configure_logging(settings)
@@ -154,26 +153,7 @@ def api(descriptor: int | None, parent: int | None, data_dir: Path | None, host:
     listener = up_.listen(settings.host, settings.port) if descriptor is None else socket.socket(fileno=descriptor)
     with listener, migrated(settings) as dsn:
         export({"database_url": dsn, **key_setting(settings)})
-        config = uvicorn.Config(
-            "pulsewatch.asgi:build",
-            factory=True,
-            loop="uvloop",
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # nobody asks where a request came from
-            # Longer than proxies and clients commonly keep an idle connection: they hang up, not we on them.
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=10,
-        )
-        # A batch makes thousands of objects, all free again by their counts; looking for cycles among them at the
-        # usual rate costs a fifth of this process's time.
-        gc.set_threshold(50_000, 20, 50)
-        server = uvicorn.Server(config)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-        if not server.started:
+        if not serve(listener):
             sys.exit(3)
 
 

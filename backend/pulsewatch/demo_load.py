@@ -44,7 +44,7 @@ class Loader:
         self._engine = engine
         self._history = history
         self._max_pipelines = max_pipelines
-        self._known = resolve.PipelineCache()
+        self._known = resolve.Names()
         self._stop = Event()
         self.loaded = Loaded()
 

@@ -1,11 +1,11 @@
-"""What is a duplicate; how events become run state. The one statement through which every run event goes.
+"""What is a duplicate; how events become run state. The one way in which run events are stored.
 
 A run's row is a pure function of the set of its accepted events: every column is merged by an operation that does
 not care for order or repetition (greatest, least, union, or the block of the event that is first or wins). The same
-rules stand twice: in `fold`, between the events of one batch, and in MERGE_SQL, between the batch and what is stored.
-So an event that was there already can be merged again without harm, and the statement needs no look-up. Only a
-conflict (same identity, other content) must not be merged: where one turns up, the transaction is rolled back and
-done again without it.
+rules stand twice: in `runstate`, between the events of one batch, and in the function pulsewatch.merge_events (see its
+migration), between the batch and what is stored. So an event that was there already can be merged again without harm,
+and no look-up is needed. Only a conflict (same identity, other content) must not be merged: where one turns up, the
+transaction is rolled back and done again without it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pulsewatch import catalog, ledger, resolve
-from pulsewatch.db import Binary, fetch
+from pulsewatch.db import fetch
+from pulsewatch.event_batch import EventBatch
 from pulsewatch.events import RunEvent
-from pulsewatch.ingest_sql import CONFLICT_SQL, MERGE_SQL
-from pulsewatch.packing import Row, pack, row_of
-from pulsewatch.runstate import RunDelta, finish_alone
 from pulsewatch.submissions import (
     ACCEPTED,
+    CONFLICT,
     DUPLICATE,
     CatalogStatement,
     Item,
@@ -38,13 +37,15 @@ from pulsewatch.submissions import (
 # Taken shared by every ingest transaction; erasing a client takes it alone once, to see all of them end.
 INGEST_LOCK = "select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"
 
+# Inserted are events sorted by key, and runs: two writers meet in the same order. What others have committed while
+# these waited is seen by the second statement alone.
+MERGE = "select fresh_count, fresh from pulsewatch.merge_events(%s::pulsewatch.merge_row[])"
+CONFLICTS = "select client_id, dedupe_key, content_digest from pulsewatch.event_conflicts(%s::pulsewatch.merge_row[])"
+
 CHECK_VIOLATION = "23514"
 QUERY_CANCELED = "57014"
 
 Begin = Callable[[], AbstractContextManager[Connection]]
-
-# (client id, dedupe key): with occurred_at, of which the key is made too, the primary key of an event.
-_Identity = tuple[int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Work:
 
     items: Sequence[Item]
     owners: Sequence[int | None]
-    known: resolve.PipelineCache
+    known: resolve.Names
     max_pipelines: int
 
     def part(self, positions: Sequence[int]) -> "Work":
@@ -78,13 +79,10 @@ class CommitUnknownError(Exception):
     """The connection broke while committing: the events may be stored or not."""
 
 
-CONFLICT = Refusal("conflict", "/event_id", "An event of the same identity says something else; the first one stays.")
-
-
 def store(
     begin: Begin,
     submissions: Sequence[Submission],
-    known: resolve.PipelineCache,
+    known: resolve.Names,
     *,
     max_pipelines: int,
     received_at: datetime,
@@ -104,7 +102,7 @@ def store(
     work = Work(items, owners, known, max_pipelines)
 
     def attempt() -> list[Receipt]:
-        learned: dict[resolve.PipelineName, int] = {}
+        learned = resolve.Names()
         with _transaction(begin) as connection:
             outcomes = merge(connection, work, excluded, learned)
             receipts = ledger.receipts(submissions, outcomes)
@@ -183,7 +181,7 @@ def _find_refused(begin: Begin, work: Work, excluded: dict[int, Refusal]) -> dic
         positions = halves.pop()
         try:
             with begin() as connection, connection.begin_nested() as trial:
-                merge(connection, work.part(positions), {}, {})
+                merge(connection, work.part(positions), {}, resolve.Names())
                 trial.rollback()
         except ConflictFound:
             continue
@@ -203,9 +201,7 @@ def _find_refused(begin: Begin, work: Work, excluded: dict[int, Refusal]) -> dic
     return refused
 
 
-def merge(
-    connection: Connection, work: Work, excluded: dict[int, Refusal], learned: dict[resolve.PipelineName, int]
-) -> list[Outcome]:
+def merge(connection: Connection, work: Work, excluded: dict[int, Refusal], learned: resolve.Names) -> list[Outcome]:
     """Merge items into the tables, within the caller's transaction; one outcome for each, in order.
 
     `excluded` are positions that are left out with the refusal given. Ids of pipelines that were looked up or made
@@ -219,6 +215,7 @@ def merge(
     fetch(connection, INGEST_LOCK)
     unbound = {item.client for item, owner in zip(items, work.owners, strict=True) if owner is None}
     clients = resolve.clients(connection, {item.client for item in items}, may_make=unbound)
+    learned.clients.update((slug, client.id) for slug, client in clients.items())
     for position, (item, owner) in enumerate(zip(items, work.owners, strict=True)):
         if outcomes[position] is None:
             outcomes[position] = _refuse_client(clients.get(item.client), item.client, owner)
@@ -244,7 +241,7 @@ def _lock_clients(
     items: Sequence[Item],
     outcomes: list[Outcome | None],
     clients: dict[str, resolve.KnownClient],
-    known: resolve.PipelineCache,
+    known: resolve.Names,
 ) -> None:
     """Where a client event is among the items, lock all clients that may be locked later on, at once and in order.
 
@@ -260,7 +257,7 @@ def _lock_clients(
             client_id = clients[item.client].id
             if item.pipeline is None:
                 stated.add(client_id)
-            elif known.get((client_id, item.namespace, item.pipeline)) is None:
+            elif known.pipelines.get((client_id, item.namespace, item.pipeline)) is None:
                 others.add(client_id)
     if stated:
         resolve.lock_clients(connection, stated | others)
@@ -271,7 +268,7 @@ def _resolve_pipelines(
     work: Work,
     outcomes: list[Outcome | None],
     clients: dict[str, resolve.KnownClient],
-    learned: dict[resolve.PipelineName, int],
+    learned: resolve.Names,
 ) -> tuple[dict[resolve.PipelineName, int], set[resolve.PipelineName]]:
     """Ids of the pipelines that the items name, and which were made; items over the client's limit are refused."""
     ids: dict[resolve.PipelineName, int] = {}
@@ -280,7 +277,7 @@ def _resolve_pipelines(
         if outcomes[position] is None and item.pipeline is not None:
             name = (clients[item.client].id, item.namespace, item.pipeline)
             if name not in ids and name not in unknown:
-                found = work.known.get(name)
+                found = work.known.pipelines.get(name)
                 if found is None:
                     unknown.add(name)
                 else:
@@ -288,7 +285,7 @@ def _resolve_pipelines(
     if not unknown:
         return ids, set()
     found_ids, made = resolve.pipelines(connection, unknown, max_pipelines=work.max_pipelines)
-    learned.update(found_ids)
+    learned.pipelines.update(found_ids)
     if len(found_ids) < len(unknown):
         detail = f"The client has {work.max_pipelines} pipelines already, which is the most it may have."
         for position, item in enumerate(work.items):
@@ -334,52 +331,6 @@ def _apply_catalog(
             seen.append((statement.changes, statement.occurred_at))
 
 
-class _Batch:
-    """Run events on their way into the tables: each identity once, folded into their runs."""
-
-    def __init__(self) -> None:
-        self.rows: dict[_Identity, Row] = {}
-        self.place: dict[_Identity, int] = {}  # where in the request, for each of the rows
-        self.again: dict[_Identity, list[tuple[int, bytes]]] = {}  # further copies: where, and what they say
-        self._runs: dict[tuple[int, bytes], Row | RunDelta] = {}  # a row while it is the only one of its run
-
-    def add(self, position: int, event: RunEvent, client_id: int, pipeline_id: int) -> Outcome | None:
-        """Take an event; where the batch holds one of its identity already, the outcome of this one."""
-        row = row_of(event, client_id, pipeline_id)
-        identity = (client_id, row.dedupe_key)
-        first = self.rows.setdefault(identity, row)
-        if first is not row:
-            self.again.setdefault(identity, []).append((position, row.content_digest))
-            return DUPLICATE if first.content_digest == row.content_digest else CONFLICT
-        self.place[identity] = position
-        run = (client_id, row.run_id)
-        delta = self._runs.setdefault(run, row)
-        if delta is not row:
-            if isinstance(delta, Row):
-                delta = self._runs[run] = RunDelta.of(delta)
-            delta.absorb(RunDelta.of(row))
-        return None
-
-    def packed(self) -> Binary:
-        """The batch as MERGE_SQL reads it; nothing can be added any more."""
-        for run in self._runs.values():
-            if isinstance(run, Row):
-                finish_alone(run)
-            else:
-                run.finish()
-        return pack(self.rows.values())
-
-    def conflicting(self, stored: dict[_Identity, bytes]) -> set[int]:
-        """Where the events stand that say something else than what is stored, all copies included.
-
-        One by one, each copy would cost a transaction of its own.
-        """
-        found = {self.place[identity] for identity in stored}
-        for identity, digest in stored.items():
-            found |= {position for position, said in self.again.get(identity, ()) if said != digest}
-        return found
-
-
 def _merge_events(
     connection: Connection,
     items: Sequence[Item],
@@ -388,7 +339,7 @@ def _merge_events(
     pipeline_ids: dict[resolve.PipelineName, int],
 ) -> None:
     """Insert the run events and merge them into their runs; say which were there already."""
-    batch = _Batch()
+    batch = EventBatch()
     for position, item in enumerate(items):
         if outcomes[position] is None and isinstance(item, RunEvent):
             client_id = clients[item.client].id
@@ -396,16 +347,14 @@ def _merge_events(
             outcomes[position] = batch.add(position, item, client_id, pipeline_id)
     if not batch.rows:
         return
-    parameter, sent = batch.packed(), len(batch.rows)
-    ((fresh_count, fresh),) = fetch(connection, MERGE_SQL, {"batch": parameter, "sent": sent})
-    if fresh_count == sent:
+    parameter = batch.packed()
+    ((fresh_count, fresh),) = fetch(connection, MERGE, (parameter,))
+    if fresh_count == len(batch.rows):
         return
-    conflicts = fetch(connection, CONFLICT_SQL, {"batch": parameter})
+    conflicts = fetch(connection, CONFLICTS, (parameter,))
     if conflicts:
         raise ConflictFound(
             batch.conflicting({(client_id, key.bytes): digest.bytes for client_id, key, digest in conflicts})
         )
-    new = {(client_id, bytes.fromhex(key)) for client_id, key in fresh or ()}
-    for identity, position in batch.place.items():
-        if identity not in new:
-            outcomes[position] = DUPLICATE
+    for position in batch.places_known(fresh or ()):
+        outcomes[position] = DUPLICATE

@@ -1,4 +1,4 @@
-"""Run events as the rows that MERGE_SQL takes: PostgreSQL's binary form of an array of pulsewatch.merge_row.
+"""Run events as the functions of ingestion take them: PostgreSQL's binary form of an array of pulsewatch.merge_row.
 
 The server reads it in less than half the time that JSON takes it, and packing costs Python no more than JSON does.
 A row is its fields in order; a field is the oid of its type, the length of the value, and the value. What is absent
@@ -203,7 +203,7 @@ _pack_array = struct.Struct(">iiIii").pack
 
 
 def pack(rows: Collection[Row]) -> Binary:
-    """The rows as MERGE_SQL and CONFLICT_SQL take them."""
+    """The rows as the functions of ingestion take them."""
     # One dimension from 1 on, no null. The oid of the members may be any: the server knows that of a type of ours.
     packed = [_pack_array(1, 0, 0, len(rows), 1)]
     start, fixed, width = _START.pack, _START.size - 4, len(COLUMNS)

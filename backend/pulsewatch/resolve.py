@@ -16,24 +16,27 @@ from pulsewatch.events import digest16, pipeline_slug
 PipelineName = tuple[int, str, str]
 
 
-class PipelineCache:
-    """Pipeline ids by name, of one process. Ids never change, so entries never go stale.
+class Names:
+    """Ids of clients and pipelines by name, of one process.
 
-    Only committed ids may enter: call `learn` after the commit.
+    Ids never change, so entries never go stale; but a client may be archived, or erased and made anew. Only committed
+    ids may enter: call `learn` after the commit.
     """
 
     MAX_ENTRIES = 200_000
 
     def __init__(self) -> None:
-        self._ids: dict[PipelineName, int] = {}
+        self.pipelines: dict[PipelineName, int] = {}
+        self.clients: dict[str, int] = {}
 
-    def get(self, name: PipelineName) -> int | None:
-        return self._ids.get(name)
-
-    def learn(self, ids: dict[PipelineName, int]) -> None:
-        if len(self._ids) + len(ids) > self.MAX_ENTRIES:
-            self._ids.clear()
-        self._ids.update(ids)
+    def learn(self, new: "Names") -> None:
+        """Take over what another one holds."""
+        if len(self.pipelines) + len(new.pipelines) > self.MAX_ENTRIES:
+            self.pipelines.clear()
+        if len(self.clients) + len(new.clients) > self.MAX_ENTRIES:
+            self.clients.clear()
+        self.pipelines.update(new.pipelines)
+        self.clients.update(new.clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,16 @@ def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, Known
         connection, "select id, slug, archived_at is not null from pulsewatch.client where slug = any(%s)", (slugs,)
     )
     return {slug: KnownClient(client_id, is_archived) for client_id, slug, is_archived in rows}
+
+
+def look_up(connection: Connection, wanted: Collection[tuple[str, str, str]]) -> Names:
+    """The ids of those that are there, of names given as slug of the client, namespace and pipeline."""
+    found = Names()
+    clients = _select_clients(connection, sorted({client for client, _, _ in wanted}))
+    found.clients.update((slug, client.id) for slug, client in clients.items())
+    names = sorted((found.clients[client], space, name) for client, space, name in wanted if client in found.clients)
+    found.pipelines.update(_select_pipelines(connection, names))
+    return found
 
 
 def lock_clients(connection: Connection, client_ids: Collection[int]) -> None:

@@ -42,6 +42,8 @@ HOUR = timedelta(hours=1)
 # Producers' clocks may be ahead by minutes; what lies further ahead is no hour that anything happened in.
 AHEAD = timedelta(days=1)
 CHUNK_MARKS = 20_000
+# Where many marks wait, most of them touch the same hours, which then are worked out once for all of these.
+MANY_MARKS = 200_000
 CHUNK_CELLS = 5_000
 # A tick comes to an end under any load; the next one goes on.
 CHUNKS_PER_TICK = 20
@@ -59,6 +61,9 @@ from pulsewatch.dirty
 """
 
 
+POURING_IN = "select exists (select from pulsewatch.dirty where marked_at > now() - interval '2 seconds')"
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """An hour of a pipeline; its runs that have changed have their first_at within these (None: none has)."""
@@ -73,27 +78,50 @@ class Cell:
 Key = tuple[Any, ...]
 
 
-def refresh(engine: Engine, settings: Settings, as_of: datetime, *, chunk: int = CHUNK_MARKS) -> int:
-    """Work out what marks touch; returns how many marks are done with. Does nothing while another one does it."""
+@dataclass(slots=True)
+class Pace:
+    """How many marks are taken at once: as many as touch some CHUNK_MARKS hours, as far as the last ones tell."""
+
+    marks: int = CHUNK_MARKS
+
+    def adapt(self, marks: int, cells: int) -> None:
+        self.marks = max(CHUNK_MARKS, min(MANY_MARKS, CHUNK_MARKS * marks // max(cells, 1)))
+
+
+def refresh(
+    engine: Engine, settings: Settings, as_of: datetime, pace: Pace | None = None, *, chunks: int = CHUNKS_PER_TICK
+) -> int:
+    """Work out what marks touch, so many chunks at most; returns how many marks are done with.
+
+    Does nothing while another one does it. Who calls it again and again keeps the pace.
+    """
+    pace = pace or Pace()
     done = 0
-    for _ in range(CHUNKS_PER_TICK):
+    for _ in range(chunks):
+        limit = pace.marks
         with engine.begin() as connection:
-            taken = refresh_chunk(connection, settings, as_of, limit=chunk)
-        done += taken
-        if taken < chunk:
+            marks, cells = refresh_chunk(connection, settings, as_of, limit=limit)
+        done += marks
+        pace.adapt(marks, cells)
+        if marks < limit:
             break
     return done
 
 
-def refresh_chunk(connection: Connection, settings: Settings, as_of: datetime, *, limit: int = CHUNK_MARKS) -> int:
-    """Take so many marks at most and work out what they touch, within the caller's transaction; returns how many."""
+def refresh_chunk(
+    connection: Connection, settings: Settings, as_of: datetime, *, limit: int = CHUNK_MARKS
+) -> tuple[int, int]:
+    """Take so many marks at most and work out what they touch, within the caller's transaction.
+
+    Returns how many marks there were, and how many hours of pipelines they touched.
+    """
     if not connection.exec_driver_sql(IS_MINE).scalar_one():
-        return 0
+        return 0, 0
     connection.exec_driver_sql(PLANNING)
     rows = connection.exec_driver_sql(TAKE_SQL, {"limit": limit}).all()
     if rows:
         _work_out(connection, map(_cell, rows), frozen_before(settings, as_of), as_of)
-    return sum(row.mark_count for row in rows)
+    return sum(row.mark_count for row in rows), len(rows)
 
 
 def frozen_before(settings: Settings, as_of: datetime) -> datetime:
@@ -107,6 +135,12 @@ def lag(connection: Connection) -> tuple[int, float]:
     """How many marks wait, and for how many seconds the oldest one has; zeros where there is none."""
     mark_count, lag_s = connection.exec_driver_sql(LAG).one()
     return mark_count, lag_s
+
+
+def is_pouring_in(connection: Connection) -> bool:
+    """Whether marks are still being left: within the last seconds some were."""
+    poured: bool = connection.exec_driver_sql(POURING_IN).scalar_one()
+    return poured
 
 
 def rebuild(

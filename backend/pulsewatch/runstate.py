@@ -1,7 +1,8 @@
 """How a run's state follows from the set of its events, whatever their order. Pure.
 
 `RunDelta` is what some events say together of one run. `RunDelta.of` takes one event, `absorb` joins two deltas; the
-join does not care for order or repetition. `ingest.MERGE_SQL` joins a delta with the stored row by the same rules.
+join does not care for order or repetition. The function pulsewatch.merge_events joins a delta with the stored row, by
+the same rules.
 """
 
 from datetime import datetime, timedelta
@@ -88,7 +89,7 @@ class RunDelta:
         self.flags |= other.flags
 
     def finish(self) -> None:
-        """Write the delta into the row of its winning event, which stands for the run in ingest_sql.MERGE_SQL."""
+        """Write the delta into the row of its winning event, which stands for the run in the batch."""
         opening = self.opening
         self.winner.run = b"".join(
             (

@@ -36,6 +36,7 @@ class Refusal:
 ACCEPTED = "accepted"
 DUPLICATE = "duplicate"
 Outcome = str | Refusal
+CONFLICT = Refusal("conflict", "/event_id", "An event of the same identity says something else; the first one stays.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,8 +279,10 @@ def configure_logging(settings: Settings) -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    # Our own line says more than uvicorn's, and keeps query strings out.
-    logging.getLogger("uvicorn.access").disabled = True
+    # Our own line says more than uvicorn's, and keeps query strings out. Without a handler in sight, uvicorn does not
+    # even put one together.
+    access = logging.getLogger("uvicorn.access")
+    access.disabled, access.propagate = True, False
     # A tick that takes longer than its interval has the next one skipped, which is as it should be, not a warning.
     for name, level in (("apscheduler", logging.ERROR), ("alembic", logging.WARNING)):
         logging.getLogger(name).setLevel(max(level, root.level))

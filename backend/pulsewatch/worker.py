@@ -39,7 +39,7 @@ BEAT_EVERY = timedelta(seconds=5)
 HOUSEKEEPING_EVERY = timedelta(minutes=10)
 ROLLUPS_EVERY = timedelta(seconds=2)
 REST = 3  # times as long as it worked
-LONG_S = 15
+LONG_S = 60
 SLOTS_EVERY = timedelta(seconds=2)
 # Where much is to be done at once, so many rounds are gone before the next tick.
 SLOT_ROUNDS = 10
@@ -91,28 +91,31 @@ def clean_up(engine: Engine, settings: Settings, as_of: datetime) -> None:
 class Refresher:
     """The tick that works out the numbers of hours and days that marks touch.
 
-    Where it takes long, it rests for longer: the more comes in, the more marks it takes at once, which is cheaper for
-    each, and ingestion keeps the better part of the machine. Once marks have waited long, it catches up.
+    Where it takes long while events pour in, it rests for longer: the more comes in meanwhile, the more marks it takes
+    at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up once nothing
+    more comes, or marks have waited long.
     """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
         self._settings = settings
+        self._pace = rollups.Pace()
         self._rests_until_s = -math.inf
 
     def __call__(self, as_of: datetime) -> None:
         began_s = time.monotonic()
         if began_s < self._rests_until_s:
             return
-        lag_s = 0.0
+        chunks = rollups.CHUNKS_PER_TICK
         try:
-            rollups.refresh(self._engine, self._settings, as_of)
             with self._engine.connect() as connection:
-                _, lag_s = rollups.lag(connection)
+                if rollups.is_pouring_in(connection) and rollups.lag(connection)[1] < LONG_S:
+                    chunks = 1
+            rollups.refresh(self._engine, self._settings, as_of, self._pace, chunks=chunks)
         finally:
             ended_s = time.monotonic()
-            rest = REST if lag_s < LONG_S else 0
-            self._rests_until_s = ended_s + rest * (ended_s - began_s)
+            if chunks == 1:
+                self._rests_until_s = ended_s + REST * (ended_s - began_s)
 
 
 def judge_slots(engine: Engine, settings: Settings, as_of: datetime) -> None:
@@ -129,7 +132,7 @@ def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
     if not events:
         return
     submission = Submission("pulsewatch", items=[*events], indexes=list(range(len(events))))
-    known = resolve.PipelineCache()
+    known = resolve.Names()
     (receipt,) = ingest.store(
         engine.begin, [submission], known, max_pipelines=settings.max_pipelines, received_at=as_of
     )

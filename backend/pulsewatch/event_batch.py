@@ -1,0 +1,63 @@
+"""Run events on their way into the tables, which go there as one parameter."""
+
+from collections.abc import Iterable, Iterator
+
+from pulsewatch.db import Binary
+from pulsewatch.events import RunEvent
+from pulsewatch.packing import Row, pack, row_of
+from pulsewatch.runstate import RunDelta, finish_alone
+from pulsewatch.submissions import CONFLICT, DUPLICATE, Outcome
+
+# (client id, dedupe key): with occurred_at, of which the key is made too, the primary key of an event.
+Identity = tuple[int, bytes]
+
+
+class EventBatch:
+    """Run events on their way into the tables: each identity once, folded into their runs."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Identity, Row] = {}
+        self.place: dict[Identity, int] = {}  # where in the request, for each of the rows
+        self.again: dict[Identity, list[tuple[int, bytes]]] = {}  # further copies: where, and what they say
+        self._runs: dict[tuple[int, bytes], Row | RunDelta] = {}  # a row while it is the only one of its run
+
+    def add(self, position: int, event: RunEvent, client_id: int, pipeline_id: int) -> Outcome | None:
+        """Take an event; where the batch holds one of its identity already, the outcome of this one."""
+        row = row_of(event, client_id, pipeline_id)
+        identity = (client_id, row.dedupe_key)
+        first = self.rows.setdefault(identity, row)
+        if first is not row:
+            self.again.setdefault(identity, []).append((position, row.content_digest))
+            return DUPLICATE if first.content_digest == row.content_digest else CONFLICT
+        self.place[identity] = position
+        run = (client_id, row.run_id)
+        delta = self._runs.setdefault(run, row)
+        if delta is not row:
+            if isinstance(delta, Row):
+                delta = self._runs[run] = RunDelta.of(delta)
+            delta.absorb(RunDelta.of(row))
+        return None
+
+    def packed(self) -> Binary:
+        """The batch as the database reads it; nothing can be added any more."""
+        for run in self._runs.values():
+            if isinstance(run, Row):
+                finish_alone(run)
+            else:
+                run.finish()
+        return pack(self.rows.values())
+
+    def conflicting(self, stored: dict[Identity, bytes]) -> set[int]:
+        """Where the events stand that say something else than what is stored, all copies included.
+
+        One by one, each copy would cost a transaction of its own.
+        """
+        found = {self.place[identity] for identity in stored}
+        for identity, digest in stored.items():
+            found |= {position for position, said in self.again.get(identity, ()) if said != digest}
+        return found
+
+    def places_known(self, fresh: Iterable[tuple[int, str]]) -> Iterator[int]:
+        """Where the events stand that the database had already; `fresh`: clients and dedupe keys that it had not."""
+        new = {(client_id, bytes.fromhex(key)) for client_id, key in fresh}
+        return (position for identity, position in self.place.items() if identity not in new)

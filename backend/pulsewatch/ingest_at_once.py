@@ -1,0 +1,127 @@
+"""The short way of ingestion: all of a transaction in one round trip, for the usual batch.
+
+That is one of run events alone, over one wire, of clients and pipelines that this process knows. Each round trip that
+`ingest.store` makes, to lock, look up, count and commit, costs as much as storing some events: of requests with one
+event each that is most of the work. Where a batch turns out to be unusual, nothing is stored, and it is done there.
+"""
+
+import select
+from collections.abc import Sequence
+from typing import cast
+
+import psycopg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from pulsewatch import ledger, resolve
+from pulsewatch.db import fetch
+from pulsewatch.event_batch import EventBatch
+from pulsewatch.events import RunEvent
+from pulsewatch.ingest import Begin, CommitUnknownError, is_refused_data, sqlstate
+from pulsewatch.submissions import ACCEPTED, CONFLICT, DUPLICATE, Outcome, Receipt, Submission
+
+STORE = """
+select is_stored, fresh_count, fresh
+from pulsewatch.store_events(%s::pulsewatch.merge_row[], %s::bigint[], %s, %s)
+"""
+# Raised by the function where an event contradicts a stored one.
+CONTRADICTED = "PW001"
+
+
+def store(connect: Begin, submissions: Sequence[Submission], known: resolve.Names) -> list[Receipt] | None:
+    """Store what some requests sent, in one transaction; when this returns receipts, it is committed.
+
+    None: it takes `ingest.store`, nothing is stored. `connect` gives connections that commit each statement.
+    Raises DBAPIError when the database is away or too busy (nothing is stored), CommitUnknownError when it went away
+    in the act.
+    """
+    if not _is_usual(submissions):
+        return None
+    try:
+        with connect() as connection:
+            _refuse_dead(connection)
+            return _store(connection, submissions, known)
+    except DBAPIError as error:
+        if is_refused_data(error) or sqlstate(error) == CONTRADICTED:
+            return None
+        raise
+
+
+def _store(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> list[Receipt] | None:
+    ids = _ids(submissions, known) or _ids(submissions, _look_up(connection, submissions, known))
+    batch = EventBatch()
+    outcomes = ids and _fold(batch, submissions, ids)
+    if not ids or not outcomes:
+        return None
+    clients = sorted({client_id for client_id, _ in ids})
+    values = (batch.packed(), clients, submissions[0].source, len(ids) - len(batch.rows))
+    try:
+        ((is_stored, fresh_count, fresh),) = fetch(connection, STORE, values)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise CommitUnknownError from error
+        raise
+    if not is_stored:
+        return None
+    if fresh_count < len(batch.rows):
+        for position in batch.places_known(fresh or ()):
+            outcomes[position] = DUPLICATE
+    return ledger.receipts(submissions, outcomes)
+
+
+def _is_usual(submissions: Sequence[Submission]) -> bool:
+    """Whether all are run events, each by itself, of one wire, and nothing was rejected."""
+    return all(
+        not submission.rejected
+        and submission.source == submissions[0].source
+        and len(set(submission.indexes)) == len(submission.items)
+        and all(isinstance(item, RunEvent) for item in submission.items)
+        for submission in submissions
+    )
+
+
+def _ids(submissions: Sequence[Submission], known: resolve.Names) -> list[tuple[int, int]] | None:
+    """Client and pipeline of each event, in order. None: one is not known, or not the client that its key is for."""
+    clients, pipelines = known.clients, known.pipelines
+    ids = []
+    for submission in submissions:
+        owner = submission.client_id
+        for item in submission.items:
+            client_id = clients.get(item.client, 0)
+            pipeline_id = pipelines.get((client_id, item.namespace, item.pipeline or ""))
+            if pipeline_id is None or (owner is not None and owner != client_id):
+                return None
+            ids.append((client_id, pipeline_id))
+    return ids
+
+
+def _look_up(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> resolve.Names:
+    """What the process knows, and the names that it has not met yet but the database has."""
+    items = [item for submission in submissions for item in submission.items]
+    known.learn(resolve.look_up(connection, {(item.client, item.namespace, item.pipeline or "") for item in items}))
+    return known
+
+
+def _fold(batch: EventBatch, submissions: Sequence[Submission], ids: Sequence[tuple[int, int]]) -> list[Outcome] | None:
+    """Put all events into the batch; the outcome of each, as far as it tells. None: some contradict each other."""
+    outcomes: list[Outcome] = []
+    for submission in submissions:
+        for item in submission.items:
+            place = len(outcomes)
+            outcome = batch.add(place, cast("RunEvent", item), *ids[place])
+            if outcome is CONFLICT:
+                return None
+            outcomes.append(outcome or ACCEPTED)
+    return outcomes
+
+
+def _refuse_dead(connection: Connection) -> None:
+    """Raise DBAPIError for a connection that the server closed while nobody used it.
+
+    Afterwards nobody could tell whether it broke before or after the commit.
+    """
+    driver = cast("psycopg.Connection", connection.connection.driver_connection)
+    poll = select.poll()
+    poll.register(driver.fileno(), select.POLLIN)
+    if poll.poll(0):
+        fetch(connection, "select 1")

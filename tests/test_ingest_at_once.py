@@ -1,0 +1,132 @@
+"""The short way of ingestion stores what the long one does, or nothing."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from sqlalchemy import Connection, text
+
+from pulsewatch import ingest, ingest_at_once, resolve
+from pulsewatch.events import RunEvent, Status
+from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
+from tests.test_ingest import DAY, NOW, arrivals, event, savepoint, stored_rows
+
+STATS = "select source, accepted, duplicates, rejected, lag_s_sum, lag_s_max from pulsewatch.ingest_stat"
+
+
+def submission(*items: Item, **fields: object) -> Submission:
+    made = Submission("native", list(items), list(range(len(items))))
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def at_once(
+    connection: Connection, *submissions: Submission, known: resolve.Names | None = None
+) -> list[Receipt] | None:
+    return ingest_at_once.store(savepoint(connection), submissions, known or resolve.Names())
+
+
+def step_by_step(connection: Connection, *submissions: Submission) -> list[Receipt]:
+    return ingest.store(savepoint(connection), submissions, resolve.Names(), max_pipelines=100, received_at=NOW)
+
+
+def count(connection: Connection, table: str) -> int:
+    found: int = connection.execute(text(f"select count(*) from pulsewatch.{table}")).scalar_one()
+    return found
+
+
+@pytest.fixture
+def met(connection: Connection) -> Connection:
+    """A database that has met the pipeline of `event`."""
+    step_by_step(connection, submission(event(run="first")))
+    connection.execute(text("delete from pulsewatch.ingest_stat"))
+    return connection
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(arrivals())
+def test_both_ways_leave_the_same_rows_and_say_the_same(
+    connection: Connection, drawn: tuple[list[RunEvent], list[list[RunEvent]]]
+) -> None:
+    _, batches = drawn
+
+    def store(batch: Sequence[RunEvent], *, is_short: bool) -> Receipt:
+        receipts = at_once(connection, submission(*batch)) if is_short else None
+        (receipt,) = receipts or step_by_step(connection, submission(*batch))
+        return receipt
+
+    found = []
+    for is_short in (False, True):
+        with connection.begin_nested() as attempt:
+            told = [store(batch, is_short=is_short) for batch in batches]
+            found.append((stored_rows(connection), told))
+            attempt.rollback()
+    assert found[0] == found[1]
+
+
+def test_what_the_database_has_met_is_looked_up_and_remembered(met: Connection) -> None:
+    known = resolve.Names()
+    assert at_once(met, submission(event()), known=known) == [Receipt(accepted=1)]
+    assert list(known.clients) == ["acme"]
+    assert [name[1:] for name in known.pipelines] == [("", "nightly")]
+
+
+def test_outcomes_are_counted_with_the_lag_of_what_was_new(met: Connection) -> None:
+    now = met.execute(text("select now()")).scalar_one()
+    assert at_once(met, submission(event(), event(), event(minutes=1)), submission(event(run="first"))) == [
+        Receipt(accepted=2, duplicates=1),
+        Receipt(duplicates=1),
+    ]
+    lags = [(now - DAY).total_seconds(), (now - DAY).total_seconds() - 60]
+    assert [tuple(row) for row in met.execute(text(STATS))] == [
+        ("native", 2, 2, 0, pytest.approx(sum(lags)), pytest.approx(lags[0]))
+    ]
+
+
+def test_every_copy_and_every_known_event_is_a_duplicate_in_its_place(met: Connection) -> None:
+    at_once(met, submission(event()))
+    assert at_once(met, submission(event(minutes=1)), submission(event()), submission(event(minutes=1))) == [
+        Receipt(accepted=1),
+        Receipt(duplicates=1),
+        Receipt(duplicates=1),
+    ]
+
+
+def test_nothing_is_stored_for_a_client_that_was_archived_since(met: Connection) -> None:
+    known = resolve.Names()
+    at_once(met, submission(event()), known=known)
+    met.execute(text("update pulsewatch.client set archived_at = now()"))
+    assert at_once(met, submission(event(minutes=1)), known=known) is None
+    assert count(met, "run_event") == 2
+
+
+def test_nothing_is_stored_for_a_client_that_is_gone(met: Connection) -> None:
+    known = resolve.Names()
+    known.clients["acme"], known.pipelines[0, "", "nightly"] = 0, 1
+    assert at_once(met, submission(event()), known=known) is None
+    assert count(met, "run_event") == 1
+
+
+UNUSUAL = {
+    "a pipeline never met": [submission(event(pipeline="unheard"))],
+    "a client never met": [submission(event(client="unheard"))],
+    "a statement": [submission(event(), CatalogStatement("acme", {}, NOW, "nightly"))],
+    "a reject": [submission(event(), rejected=[object()])],
+    "two wires": [submission(event()), submission(event(minutes=1), source="openlineage")],
+    "an event of two items": [submission(event(), event(minutes=1), indexes=[0, 0])],
+    "the client of another key": [submission(event(), client_id=0)],
+    "two that contradict each other": [submission(event(event_id="e"), event(Status.FAILED, event_id="e"))],
+    "one that contradicts a stored one": [submission(event(), event(run="first", message="other", minutes=0))],
+    "a month without a partition": [
+        submission(RunEvent("acme", "nightly", "r", Status.FAILED, datetime(2001, 1, 1, tzinfo=UTC)))
+    ],
+}
+
+
+@pytest.mark.parametrize("unusual", UNUSUAL)
+def test_what_is_unusual_is_left_to_the_long_way_and_leaves_nothing(met: Connection, unusual: str) -> None:
+    assert at_once(met, *UNUSUAL[unusual]) is None
+    for table, there in (("run_event", 1), ("run", 1), ("ingest_stat", 0), ("client", 1), ("pipeline", 1)):
+        assert count(met, table) == there, table
