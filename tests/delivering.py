@@ -1,5 +1,6 @@
 """Alerts that are told, sent at a time of the test's own, and what became of it."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -45,8 +46,15 @@ def go_critical(engine: Engine, told: Told, seconds: float) -> Told:
     return changed
 
 
-def send(engine: Engine, seconds: float = 0, jitter: float = 1.0, as_of: datetime | None = None) -> Delivered:
-    return deliver(engine, SETTINGS, telling.outbound(), as_of or after(seconds), jitter=lambda: jitter)
+def send(
+    engine: Engine,
+    seconds: float = 0,
+    jitter: float = 1.0,
+    as_of: datetime | None = None,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Delivered:
+    as_of = as_of or after(seconds)
+    return deliver(engine, SETTINGS, telling.outbound(), as_of, jitter=lambda: jitter, is_stopping=is_stopping)
 
 
 def shown(engine: Engine, columns: str = "reason, status") -> list[tuple[Any, ...]]:

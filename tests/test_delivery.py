@@ -205,6 +205,81 @@ def test_a_channel_that_hangs_does_not_keep_others_waiting(engine: Engine, far: 
         assert len(quick.got) == 1
 
 
+def test_what_is_made_while_a_channel_hangs_does_not_wait_for_it(
+    engine: Engine, far: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each look is one of a new round.
+    monkeypatch.setattr(delivery, "ROUND_S", 0.0)
+    fire(engine, far.url)
+    released = threading.Event()
+    with telling.receiver() as quick:
+        with engine.begin() as connection:
+            add_channel(connection, quick.url, key="quick")
+            rule = add_rule(connection, "q", channels=["quick"])
+
+        def fire_another(_got: Got) -> None:
+            number = len(quick.got)
+            if number == 5:
+                released.set()
+                return
+            with engine.begin() as connection:
+                target = add_target(connection, pipeline=f"q{number}")
+                notify(connection, [add_alert(connection, rule, target, f"q{number}")], NOON)
+
+        def hang(got: Got) -> None:
+            fire_another(got)
+            assert released.wait(9)
+
+        far.on_request, quick.on_request = hang, fire_another
+        assert send(engine) == Delivered(sent=6)
+        assert len(quick.got) == 5
+
+
+def test_nothing_more_is_begun_once_it_is_to_stop(engine: Engine, far: Receiver) -> None:
+    (fired,) = fire(engine, far.url)
+    far.on_request = lambda _got: end(engine, fired, 0)
+    looks = iter((False, True))
+    assert send(engine, is_stopping=lambda: next(looks, True)) == Delivered(sent=1)
+    assert shown(engine) == [("fired", "sent"), ("resolved", "pending")]
+    assert send(engine, 1) == Delivered(sent=1)
+
+
+def set_unanswered(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("update pulsewatch.channel set unanswered_since = :at"), {"at": NOON})
+
+
+def test_a_channel_that_nobody_answered_at_is_tried_with_one_message_until_somebody_does(
+    engine: Engine, far: Receiver
+) -> None:
+    fire(engine, far.url, *(f"p{n}" for n in range(9)))
+    far.script = [DROP] * 4
+    assert send(engine, jitter=0.5) == Delivered(retry=4, returned=5)
+    query = "select unanswered_since between :from and :until from pulsewatch.channel"
+    with engine.connect() as connection:
+        assert connection.execute(text(query), {"from": NOON, "until": after(5)}).scalar_one()
+    (probe,) = delivery.claim(engine, after(60))
+    assert delivery.claim(engine, after(61)) == []
+    delivery.settle(engine, [Result(probe, "retry", after(62), http_status=503, next_attempt_at=after(62))])
+    assert one_row(engine, "select unanswered_since from pulsewatch.channel") == (None,)
+    assert len(delivery.claim(engine, after(63))) == 9
+
+
+def test_channels_that_hang_leave_senders_for_the_others(engine: Engine, far: Receiver) -> None:
+    with engine.begin() as connection:
+        target = add_target(connection)
+        for number in range(delivery.PROBES + 3):
+            add_channel(connection, far.url, key=f"c{number}")
+            rule = add_rule(connection, f"r{number}", channels=[f"c{number}"])
+            notify(connection, [add_alert(connection, rule, target, f"a{number}")], NOON)
+    set_unanswered(engine)
+    (told,) = fire(engine, far.url, "well")
+    claimed = delivery.claim(engine, after(1))
+    assert len(claimed) == delivery.PROBES + 1
+    assert told.alert_id in {each.alert_id for each in claimed}
+    assert delivery.claim(engine, after(2)) == []
+
+
 # -- death ---------------------------------------------------------------------------------------------------------
 
 WORKER = """

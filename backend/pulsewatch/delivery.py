@@ -31,6 +31,7 @@ from pulsewatch.delivery_sql import (
     DROP_UNTOLD,
     IS_ANYTHING,
     MAKE_ROOM,
+    NOTE_ANSWERS,
     PUT_OFF,
     SETTLE,
     STANDING,
@@ -51,13 +52,15 @@ BEGIN_WITHIN = timedelta(seconds=25)
 RETURNED_WAIT = timedelta(seconds=5)
 REFUSALS = 5
 
-SENDERS = 16
-LANES = 4  # of a channel: one that hangs keeps so many senders
+# They mostly wait for answers. Channels that nobody answered at have a quarter of them at most, each one.
+SENDERS = 64
+PROBES = 16
+LANES = 4  # of a channel: one that begins to hang keeps so many senders
 CHANNEL_CLAIM = 40
 ROUND_CLAIM = 200
-# A call comes to an end under any load; the next one goes on.
-CLAIMING_S = 5.0
+ROUND_S = 5.0
 LOOK_EVERY_S = 0.25
+IDLE_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +91,44 @@ def deliver(
     as_of: datetime,
     *,
     jitter: Callable[[], float] = random.random,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Delivered:
-    """Send what is due. Several workers may do it at once: each message is claimed by one.
+    """Send what is due, and what comes due meanwhile. Several workers may do it: each message is claimed by one.
 
-    jitter gives the part of its wait, from 0 to 1, that a message which failed waits for.
+    jitter gives the part of its wait, from 0 to 1, that a message which failed waits for. Once is_stopping says so,
+    nothing more is begun.
     """
     with engine.connect() as connection:
         if not fetch(connection, IS_ANYTHING)[0][0]:
             return Delivered()
     sending = Sending(settings, outbound, Clock(as_of, time.monotonic()), jitter)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(MAKE_ROOM, {"as_of": as_of})
-    with engine.begin() as connection:
-        sweep(connection, as_of)
-    tally: Counter[str] = Counter()
-    _send_all(engine, sending, tally)
+    tally = _send_all(engine, sending, is_stopping)
     return Delivered(**tally)
 
 
-def _send_all(engine: Engine, sending: Sending, tally: Counter[str]) -> None:
-    """Claim, send and settle until nothing is due: what ends is settled at once, and channels that are done go on."""
+def _send_all(engine: Engine, sending: Sending, is_stopping: Callable[[], bool]) -> Counter[str]:
+    """Claim, send and settle until nothing is due: what ends is settled at once, and channels that are done go on.
+
+    As long as one channel hangs, the others go on: their messages must not wait until it is given up.
+    """
     results: SimpleQueue[Result | int] = SimpleQueue()
+    tally: Counter[str] = Counter()
     lanes: Counter[int] = Counter()  # by channel
-    look_at_s = 0.0
+    look_at_s = sweep_at_s = 0.0
     with ThreadPoolExecutor(SENDERS, thread_name_prefix="deliver") as senders:
         while True:
-            if look_at_s <= sending.clock.passed_s <= CLAIMING_S:
+            if sweep_at_s <= sending.clock.passed_s:
+                _prepare(engine, sending.clock.now)
+                sweep_at_s = sending.clock.passed_s + ROUND_S
+            if look_at_s <= sending.clock.passed_s and not is_stopping():
                 claimed = claim(engine, sending.clock.now, busy=lanes)
                 tally["taken_over"] += sum(each.is_taken_over for each in claimed)
                 for lane in _lanes(claimed):
                     lanes[lane[0].channel_id] += 1
                     senders.submit(_send_lane, sending, lane, results)
-                look_at_s = sending.clock.passed_s + LOOK_EVERY_S
+                look_at_s = sending.clock.passed_s + (LOOK_EVERY_S if claimed else IDLE_LOOK_S)
             if not lanes:
-                return
+                return tally
             ended, freed = _drain(results)
             if ended:
                 settle(engine, ended)
@@ -131,6 +138,13 @@ def _send_all(engine: Engine, sending: Sending, tally: Counter[str]) -> None:
                 if not lanes[channel_id]:
                     del lanes[channel_id]
                     look_at_s = 0.0
+
+
+def _prepare(engine: Engine, as_of: datetime) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(MAKE_ROOM, {"as_of": as_of})
+    with engine.begin() as connection:
+        sweep(connection, as_of)
 
 
 def _lanes(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
@@ -176,6 +190,7 @@ def claim(engine: Engine, as_of: datetime, *, busy: Iterable[int] = (), limit: i
         "token": token,
         "busy": list(busy),
         "per_channel": CHANNEL_CLAIM,
+        "probes": PROBES,
         "limit": limit,
     }
     with engine.begin() as connection:
@@ -248,6 +263,7 @@ def settle(engine: Engine, results: Sequence[Result]) -> None:
         _drop_untold(connection, [(row[0], row[2], row[3]) for row in firing if row[5] == "dead"])
         own = [result for result in results if (result.claimed.client_id, result.claimed.id) in ours]
         _put_off_channels(connection, own)
+        _note_answers(connection, own)
         _count_refusals(connection, sorted(own, key=lambda result: result.started_at))
 
 
@@ -264,13 +280,24 @@ def _drop_untold(connection: Connection, dead: Sequence[tuple[Any, ...]]) -> Non
 
 def _put_off_channels(connection: Connection, results: Sequence[Result]) -> None:
     until = {
-        result.claimed.channel_id: result.started_at
-        + timedelta(seconds=result.latency_s + min(result.retry_after_s, LONGEST_WAIT_S))
+        result.claimed.channel_id: result.ended_at + timedelta(seconds=min(result.retry_after_s, LONGEST_WAIT_S))
         for result in results
         if result.retry_after_s is not None
     }
     if until:
         fetch(connection, PUT_OFF, {"channel_ids": list(until), "until_at": list(until.values())})
+
+
+def _note_answers(connection: Connection, results: Sequence[Result]) -> None:
+    tried = [result for result in results if result.outcome != "returned"]
+    last = {result.claimed.channel_id: result for result in sorted(tried, key=lambda result: result.ended_at)}
+    if last:
+        values = {
+            "channel_ids": list(last),
+            "is_unanswered": [result.is_unanswered for result in last.values()],
+            "ended_at": [result.ended_at for result in last.values()],
+        }
+        fetch(connection, NOTE_ANSWERS, values)
 
 
 def _count_refusals(connection: Connection, results: Sequence[Result]) -> None:

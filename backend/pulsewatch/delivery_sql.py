@@ -99,7 +99,8 @@ order by client_id, alert_id, channel_id
 
 # Of the messages of an alert to a channel one at a time goes out: what is on its way, else the oldest that says that it
 # goes on, and only then that it is over. Channels take turns; a rate counts attempts of the last minute and what is on
-# its way. A lease that has run out is taken over.
+# its way. A channel that nobody answered at is tried with one message at a time until somebody does, and so many of
+# them at once at most: else those that hang would keep all senders. A lease that has run out is taken over.
 CLAIM = f"""
 with backlog as (
     select
@@ -149,8 +150,11 @@ due as (
         backlog.lease_until,
         backlog.lease_token,
         backlog.next_attempt_at,
-        least(channel.rate_per_min - coalesce(recent.attempt_count, 0), %(per_channel)s)
-        - coalesce(under_way.message_count, 0) as room,
+        channel.unanswered_since is not null as is_probe,
+        least(
+            channel.rate_per_min - coalesce(recent.attempt_count, 0),
+            case when channel.unanswered_since is null then %(per_channel)s else 1 end
+        ) - coalesce(under_way.message_count, 0) as room,
         row_number() over (
             partition by backlog.channel_id order by backlog.next_attempt_at, backlog.created_at, backlog.id
         ) as turn
@@ -166,10 +170,23 @@ due as (
         and channel.id <> all(%(busy)s::bigint[])
 ),
 
+ready as (
+    select
+        due.*,
+        row_number() over (partition by due.is_probe order by due.next_attempt_at, due.id) as place
+    from due
+    where due.turn <= due.room
+),
+
 chosen as (
     select client_id, id, status, attempt_count, lease_until, lease_token
-    from due
-    where turn <= room
+    from ready
+    where not is_probe or place <= %(probes)s - (
+        select count(*)
+        from under_way
+        join pulsewatch.channel on channel.id = under_way.channel_id
+        where channel.unanswered_since is not null
+    )
     order by turn, next_attempt_at, id
     limit %(limit)s
 ),
@@ -320,6 +337,15 @@ from unnest(%(channel_ids)s::bigint[], %(until_at)s::timestamptz[]) as put_off (
 where notification.channel_id = put_off.channel_id
     and notification.status = 'pending'
     and notification.next_attempt_at < put_off.until_at
+"""
+
+# By the last attempt of each.
+NOTE_ANSWERS = """
+update pulsewatch.channel
+set unanswered_since = case when said.is_unanswered then coalesce(channel.unanswered_since, said.ended_at) end
+from unnest(%(channel_ids)s::bigint[], %(is_unanswered)s::boolean[], %(ended_at)s::timestamptz[])
+    as said (channel_id, is_unanswered, ended_at)
+where channel.id = said.channel_id and said.is_unanswered <> (channel.unanswered_since is not null)
 """
 
 # One that was switched on again by hand begins to count anew.

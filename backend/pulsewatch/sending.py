@@ -61,9 +61,17 @@ class Result:
     is_gone: bool = False
 
     @property
+    def ended_at(self) -> datetime:
+        return self.started_at + timedelta(seconds=self.latency_s)
+
+    @property
+    def is_unanswered(self) -> bool:
+        return self.outcome == "retry" and self.http_status is None
+
+    @property
     def is_silent(self) -> bool:
         """Whether the next ones to the same channel would fare no better: nobody answered, or it asked for quiet."""
-        return self.outcome == "retry" and (self.http_status is None or self.retry_after_s is not None)
+        return self.is_unanswered or (self.outcome == "retry" and self.retry_after_s is not None)
 
 
 @dataclass(frozen=True)
@@ -135,5 +143,5 @@ def _put_off(sending: Sending, result: Result, retry_after_s: float | None) -> R
     wait_s = WAITS_S[min(result.claimed.attempt, len(WAITS_S)) - 1] * sending.jitter()
     if retry_after_s is not None:
         wait_s = max(wait_s, min(retry_after_s, LONGEST_WAIT_S))
-    ended_at = result.started_at + timedelta(seconds=result.latency_s)
-    return replace(result, retry_after_s=retry_after_s, next_attempt_at=ended_at + timedelta(seconds=wait_s))
+    next_attempt_at = result.ended_at + timedelta(seconds=wait_s)
+    return replace(result, retry_after_s=retry_after_s, next_attempt_at=next_attempt_at)

@@ -156,9 +156,11 @@ class Evaluator:
             log.info("alert rules: %s events", ticked.events)
 
 
-def deliver(engine: Engine, settings: Settings, outbound: Outbound, as_of: datetime) -> None:
+def deliver(
+    engine: Engine, settings: Settings, outbound: Outbound, is_stopping: Callable[[], bool], as_of: datetime
+) -> None:
     """Send the notifications that are due."""
-    done = delivery.deliver(engine, settings, outbound, as_of)
+    done = delivery.deliver(engine, settings, outbound, as_of, is_stopping=is_stopping)
     if done != delivery.Delivered():
         log.info(
             "notifications: %s sent, %s failed and tried again, %s refused, %s taken over from a worker that is gone",
@@ -206,7 +208,9 @@ class Worker:
         self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
         self._every(ALERTS_EVERY, "alerts", Evaluator(self.engine))
         outbound = Outbound(settings.outbound_networks)
-        self._every(DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound))
+        self._every(
+            DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound, self._is_told_to_stop.is_set)
+        )
         self._every(HOUSEKEEPING_EVERY, "partitions", partial(make_room, self.engine, settings))
         self._every(HOUSEKEEPING_EVERY, "retention", partial(clean_up, self.engine, settings))
 

@@ -278,6 +278,7 @@ FRESH: dict[str, Any] = {
     "is_enabled": True,
     "disabled_reason": None,
     "permanent_failures": 0,
+    "unanswered_since": None,
     "deleted_at": None,
 }
 

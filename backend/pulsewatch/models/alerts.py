@@ -229,6 +229,7 @@ channel = Table(
         "permanent_failures", SmallInteger, nullable=False, server_default="0", comment="Refusals for good in a row."
     ),
     Column("disabled_reason", Text, comment="Why PulseWatch itself switched it off."),
+    Column("unanswered_since", Timestamp, comment="Since when nobody has answered there; null: somebody did."),
     Column("created_at", Timestamp, nullable=False, server_default=NOW, comment="When it was made."),
     Column("updated_at", Timestamp, nullable=False, server_default=NOW, comment="Last change."),
     Column("deleted_at", Timestamp, comment="Set: not used, not listed; its history stays."),
