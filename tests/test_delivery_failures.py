@@ -77,6 +77,16 @@ def test_whoever_asks_to_be_left_alone_is(engine: Engine, far: Receiver) -> None
     assert len(far.got) == tried + 2
 
 
+def test_whoever_asks_to_be_left_alone_is_by_what_is_made_afterwards_too(engine: Engine, far: Receiver) -> None:
+    fire(engine, far.url)
+    far.script = [Answer(503, {"Retry-After": "90"})]
+    assert send(engine) == Delivered(retry=1)
+    tell(engine, replace(fire_more(engine, "b"), event_as_of=after(1)))
+    assert send(engine, 89) == Delivered()
+    assert send(engine, 95) == Delivered(sent=2)
+    assert far.reasons == ["fired"] * 3
+
+
 def test_it_is_given_up_after_a_day_and_the_end_with_it(engine: Engine, far: Receiver) -> None:
     (fired,) = fire(engine, far.url)
     far.script = [Answer(503)] * 99

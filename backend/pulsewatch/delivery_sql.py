@@ -167,6 +167,7 @@ due as (
         and (backlog.status = 'pending' or backlog.lease_until <= %(as_of)s)
         and (channel.is_enabled or backlog.reason = 'test')
         and channel.deleted_at is null
+        and (channel.quiet_until is null or channel.quiet_until <= %(as_of)s)
         and channel.id <> all(%(busy)s::bigint[])
 ),
 
@@ -329,14 +330,13 @@ where ended.client_id = dead.client_id
     )
 """
 
-# Whoever asks to be left alone is left alone, by all that waits for the same channel.
+# Whoever asks to be left alone is left alone, also by what is made afterwards.
 PUT_OFF = """
-update pulsewatch.notification
-set next_attempt_at = put_off.until_at
+update pulsewatch.channel
+set quiet_until = put_off.until_at
 from unnest(%(channel_ids)s::bigint[], %(until_at)s::timestamptz[]) as put_off (channel_id, until_at)
-where notification.channel_id = put_off.channel_id
-    and notification.status = 'pending'
-    and notification.next_attempt_at < put_off.until_at
+where channel.id = put_off.channel_id
+    and (channel.quiet_until is null or channel.quiet_until < put_off.until_at)
 """
 
 # By the last attempt of each.

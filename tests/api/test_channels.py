@@ -264,6 +264,28 @@ def disable(world: World, client: str) -> None:
         connection.execute(text(statement), {"slug": client})
 
 
+@pytest.mark.parametrize(
+    ("change", "is_kept"),
+    [
+        ({"title": "Other"}, True),
+        ({"config": {**WEBHOOK["config"], "receiver": "other"}}, False),
+        ({"secrets": {"headers": {"Authorization": "Bearer hush hush"}}}, False),
+    ],
+)
+def test_what_was_learnt_of_a_receiver_is_forgotten_once_the_channel_may_lead_elsewhere(
+    world: World, admin: Api, client: str, path: str, change: dict[str, Any], is_kept: bool
+) -> None:
+    admin.put(path, WEBHOOK)
+    of_client = "where client_id = (select id from pulsewatch.client where slug = :slug)"
+    with world.begin() as connection:
+        statement = f"update pulsewatch.channel set quiet_until = now(), unanswered_since = now() {of_client}"
+        connection.execute(text(statement), {"slug": client})
+    assert admin.put(path, change).status_code == 200
+    with world.begin() as connection:
+        query = f"select quiet_until is not null, unanswered_since is not null from pulsewatch.channel {of_client}"
+        assert connection.execute(text(query), {"slug": client}).one() == (is_kept, is_kept)
+
+
 def test_a_test_message_is_delivered_and_its_notification_tells_how_it_went(
     world: World, admin: Api, client: str, path: str
 ) -> None:

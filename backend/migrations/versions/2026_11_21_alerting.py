@@ -339,6 +339,7 @@ def create_channel() -> None:
             comment="Refusals for good in a row.",
         ),
         sa.Column("disabled_reason", sa.Text(), comment="Why PulseWatch itself switched it off."),
+        sa.Column("quiet_until", TIMESTAMP, comment="Until then it asked to be left alone."),
         sa.Column("unanswered_since", TIMESTAMP, comment="Since when nobody has answered there; null: somebody did."),
         sa.Column(
             "created_at", TIMESTAMP, server_default=sa.text("now()"), nullable=False, comment="When it was made."

@@ -270,15 +270,16 @@ def _kind_columns(
     return columns
 
 
+# What was learnt of the receiver; another address or login may be another receiver.
+UNHEARD: dict[str, Any] = {"quiet_until": None, "unanswered_since": None}
 # Of a channel that was archived nothing is left but its number, which its notifications refer to.
-FRESH: dict[str, Any] = {
+FRESH: dict[str, Any] = UNHEARD | {
     "title": None,
     "secrets": None,
     "rate_per_min": 60,
     "is_enabled": True,
     "disabled_reason": None,
     "permanent_failures": 0,
-    "unanswered_since": None,
     "deleted_at": None,
 }
 
@@ -291,6 +292,8 @@ def _save(connection: Connection, owner_id: int | None, key: str, row: Row[Any] 
         values = FRESH | {"created_at": func.now()} | values
     elif all(row._mapping[name] == value for name, value in values.items()):
         return
+    elif row.config != values["config"] or "secrets" in values:
+        values = UNHEARD | values
     _set(connection, row, **values)
 
 

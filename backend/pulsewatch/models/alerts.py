@@ -229,6 +229,7 @@ channel = Table(
         "permanent_failures", SmallInteger, nullable=False, server_default="0", comment="Refusals for good in a row."
     ),
     Column("disabled_reason", Text, comment="Why PulseWatch itself switched it off."),
+    Column("quiet_until", Timestamp, comment="Until then it asked to be left alone."),
     Column("unanswered_since", Timestamp, comment="Since when nobody has answered there; null: somebody did."),
     Column("created_at", Timestamp, nullable=False, server_default=NOW, comment="When it was made."),
     Column("updated_at", Timestamp, nullable=False, server_default=NOW, comment="Last change."),
