@@ -89,19 +89,22 @@ def test_whoever_asks_to_be_left_alone_is_by_what_is_made_afterwards_too(engine:
 
 def test_it_is_given_up_after_a_day_and_the_end_with_it(engine: Engine, far: Receiver) -> None:
     (fired,) = fire(engine, far.url)
-    far.script = [Answer(503)] * 99
+    far.script = [Answer(429)] * 99
     assert send(engine) == Delivered(retry=1)
     end(engine, fired, 60)
     assert send(engine, 86_401) == Delivered()
     assert shown(engine, "reason, status, last_error") == [
-        ("fired", "dead", "Given up, its time is over. Answered 503 Service Unavailable."),
+        ("fired", "dead", "Given up, its time is over. Answered 429 Too Many Requests."),
         ("resolved", "dropped", None),
     ]
 
 
-def test_the_end_of_what_may_have_arrived_is_told_three_days_long(engine: Engine, far: Receiver) -> None:
+@pytest.mark.parametrize("answer", [DROP, Answer(502)])
+def test_the_end_of_what_may_have_arrived_is_told_three_days_long(
+    engine: Engine, far: Receiver, answer: Answer
+) -> None:
     (fired,) = fire(engine, far.url)
-    far.script = [DROP]
+    far.script = [answer]
     send(engine)
     end(engine, fired, 60)
     assert send(engine, 86_401) == Delivered(sent=1)

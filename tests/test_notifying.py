@@ -223,7 +223,7 @@ def test_the_end_is_not_told_where_nobody_was_told(connection: Connection, fired
     assert notifications(connection) == [("fired", status, None)]
 
 
-@pytest.mark.parametrize(("http_status", "is_told"), [(503, False), (None, True)])
+@pytest.mark.parametrize(("http_status", "is_told"), [(408, False), (429, False), (500, True), (502, True), (503, True), (504, True), (None, True)])
 def test_the_end_is_told_where_an_attempt_may_have_arrived(
     connection: Connection, fired: Told, http_status: int | None, is_told: bool
 ) -> None:

@@ -7,7 +7,8 @@ milliseconds; nothing is sent meanwhile.
 
 DELIVERY_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.delivery'))"
 
-# Whether the receiver knows of it, or will, or may: an attempt that nobody answered may have arrived.
+# Whether the receiver knows of it, or will, or may: an attempt that nobody answered may have arrived, and one that was
+# answered by 5xx too, by a proxy that did not wait or by a receiver that failed later.
 IS_TOLD = """(
     notification.status in ('pending', 'leased', 'sent')
     or (
@@ -18,7 +19,7 @@ IS_TOLD = """(
             where attempt.client_id = notification.client_id
                 and attempt.notification_id = notification.id
                 and attempt.outcome in ('retry', 'lost')
-                and attempt.http_status is null
+                and (attempt.http_status is null or attempt.http_status >= 500)
         )
     )
 )"""
