@@ -87,16 +87,45 @@ def test_whoever_asks_to_be_left_alone_is_by_what_is_made_afterwards_too(engine:
     assert far.reasons == ["fired"] * 3
 
 
-def test_it_is_given_up_after_a_day_and_the_end_with_it(engine: Engine, far: Receiver) -> None:
+def test_it_is_given_up_after_a_day_and_nobody_hears_the_end_of_it(engine: Engine, far: Receiver) -> None:
     (fired,) = fire(engine, far.url)
     far.script = [Answer(429)] * 99
     assert send(engine) == Delivered(retry=1)
-    end(engine, fired, 60)
     assert send(engine, 86_401) == Delivered()
+    end(engine, fired, 86_402)
     assert shown(engine, "reason, status, last_error") == [
         ("fired", "dead", "Given up, its time is over. Answered 429 Too Many Requests."),
-        ("resolved", "dropped", None),
     ]
+
+
+def test_what_is_over_while_it_is_refused_for_now_is_not_told(engine: Engine, far: Receiver) -> None:
+    (fired,) = fire(engine, far.url)
+    far.script = [Answer(429)]
+    far.on_request = lambda _got: end(engine, fired, 0)
+    assert send(engine) == Delivered(retry=1)
+    assert shown(engine, "reason, status, held_by") == [
+        ("fired", "superseded", None),
+        ("resolved", "dropped", "untold"),
+    ]
+
+
+def test_what_is_over_while_nobody_answers_is_told_from_its_beginning(engine: Engine, far: Receiver) -> None:
+    (fired,) = fire(engine, far.url)
+    far.script = [DROP]
+    far.on_request = lambda _got: end(engine, fired, 0) if len(far.got) == 1 else None
+    assert send(engine) == Delivered(retry=1)
+    assert send(engine, 11) == Delivered(sent=2)
+    assert far.reasons == ["fired", "fired", "resolved"]
+
+
+def test_what_begins_and_ends_while_the_rate_holds_it_back_is_not_told(engine: Engine, far: Receiver) -> None:
+    first, second = fire(engine, far.url, "a", "b", rate_per_min=1)
+    assert send(engine) == Delivered(sent=1)
+    end(engine, first, 10)
+    end(engine, second, 10)
+    assert [send(engine, seconds).sent for seconds in (61, 122)] == [1, 0]
+    assert far.reasons == ["fired", "resolved"]
+    assert len({got.alert_id for got in far.got}) == 1
 
 
 @pytest.mark.parametrize("answer", [DROP, Answer(502)])
@@ -117,9 +146,9 @@ def test_the_end_of_what_may_have_arrived_is_told_three_days_long(
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_a_refusal_is_final_and_nobody_hears_the_end_of_it(engine: Engine, far: Receiver, status: int) -> None:
     (fired,) = fire(engine, far.url)
-    end(engine, fired, 60)
     far.script = [Answer(status)]
-    assert send(engine, 60) == Delivered(permanent=1)
+    far.on_request = lambda _got: end(engine, fired, 0)
+    assert send(engine) == Delivered(permanent=1)
     assert shown(engine) == [("fired", "dead"), ("resolved", "dropped")]
     assert attempts(engine) == [(1, "permanent", status)]
     assert one_row(engine, "select permanent_failures, is_enabled from pulsewatch.channel") == (1, True)

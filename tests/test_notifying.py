@@ -202,8 +202,8 @@ def test_a_newer_one_that_is_held_back_stands_for_nothing(connection: Connection
     assert notifications(connection) == [("fired", "pending", None), ("level_changed", "held", "silence")]
 
 
-@pytest.mark.parametrize("status", ["sent", "leased", "pending"])
-def test_the_end_is_told_where_the_alert_was_told_or_will_be(connection: Connection, fired: Told, status: str) -> None:
+@pytest.mark.parametrize("status", ["sent", "leased"])
+def test_the_end_is_told_where_the_alert_was_told_or_may_be(connection: Connection, fired: Told, status: str) -> None:
     notify(connection, [fired], NOON)
     set_status(connection, status)
     # A silence does not keep a receiver from learning that it is over.
@@ -215,6 +215,46 @@ def test_the_end_is_told_where_the_alert_was_told_or_will_be(connection: Connect
     ]
 
 
+def test_what_is_over_before_anything_of_it_was_sent_is_not_told(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    notify(connection, [over(connection, fired, 60)], after(60))
+    assert notifications(connection) == [("fired", "superseded", None), ("resolved", "dropped", "untold")]
+
+
+def test_the_end_stands_for_what_still_waits_where_the_alert_is_known(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    set_status(connection, "sent")
+    critical = worse(connection, fired, 5)
+    notify(connection, [critical], after(5))
+    notify(connection, [over(connection, critical, 60)], after(60))
+    assert notifications(connection) == [
+        ("fired", "sent", None),
+        ("level_changed", "superseded", None),
+        ("resolved", "pending", None),
+    ]
+
+
+def test_the_end_goes_by_channel(connection: Connection) -> None:
+    add_channel(connection)
+    add_channel(connection, key="boss")
+    fired = add_alert(connection, add_rule(connection, channels=["ops", "boss"]), add_target(connection))
+    notify(connection, [fired], NOON)
+    connection.execute(
+        text(
+            "update pulsewatch.notification set status = 'sent', sent_at = :at"
+            " where channel_id = (select id from pulsewatch.channel where key = 'boss')"
+        ),
+        {"at": NOON},
+    )
+    notify(connection, [over(connection, fired, 60)], after(60))
+    assert notifications(connection) == [
+        ("fired", "superseded", None),
+        ("fired", "sent", None),
+        ("resolved", "dropped", "untold"),
+        ("resolved", "pending", None),
+    ]
+
+
 @pytest.mark.parametrize("status", ["dead", "dropped"])
 def test_the_end_is_not_told_where_nobody_was_told(connection: Connection, fired: Told, status: str) -> None:
     notify(connection, [fired], NOON)
@@ -223,7 +263,10 @@ def test_the_end_is_not_told_where_nobody_was_told(connection: Connection, fired
     assert notifications(connection) == [("fired", status, None)]
 
 
-@pytest.mark.parametrize(("http_status", "is_told"), [(408, False), (429, False), (500, True), (502, True), (503, True), (504, True), (None, True)])
+@pytest.mark.parametrize(
+    ("http_status", "is_told"),
+    [(408, False), (429, False), (500, True), (502, True), (503, True), (504, True), (None, True)],
+)
 def test_the_end_is_told_where_an_attempt_may_have_arrived(
     connection: Connection, fired: Told, http_status: int | None, is_told: bool
 ) -> None:
@@ -250,12 +293,13 @@ def test_an_alert_that_ends_while_it_is_held_back_was_never_told(connection: Con
 
 def test_the_end_reaches_a_channel_that_the_rule_names_no_more(connection: Connection, fired: Told) -> None:
     notify(connection, [fired], NOON)
+    set_status(connection, "sent")
     spec = fired.rule.spec.model_copy(update={"channels": (), "title": "Renamed"})
     ended = replace(over(connection, fired, 60), rule=replace(fired.rule, version=2, spec=spec))
     notify(connection, [ended], after(60))
     # The title is what mail programs tell threads by: it stays.
     assert notifications(connection, "reason, status, body ->> 'title', body ->> 'rule_title'") == [
-        ("fired", "pending", "Failing: acme/load", "Failing"),
+        ("fired", "sent", "Failing: acme/load", "Failing"),
         ("resolved", "pending", "Failing: acme/load", "Renamed"),
     ]
 
@@ -273,8 +317,8 @@ def test_several_events_of_an_alert_at_once_are_told_in_their_order(connection: 
     notify(connection, [over(connection, critical, 60), critical, fired], after(60))
     assert notifications(connection, "reason, status, event_seq") == [
         ("fired", "superseded", 1),
-        ("level_changed", "pending", 2),
-        ("resolved", "pending", 9),
+        ("level_changed", "superseded", 2),
+        ("resolved", "dropped", 9),
     ]
 
 

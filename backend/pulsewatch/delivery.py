@@ -28,7 +28,7 @@ from pulsewatch.delivery_sql import (
     CLAIM,
     COUNT_REFUSALS,
     DELIVERY_LOCK,
-    DROP_UNTOLD,
+    END,
     IS_ANYTHING,
     MAKE_ROOM,
     NOTE_ANSWERS,
@@ -178,7 +178,7 @@ def sweep(connection: Connection, as_of: datetime) -> None:
     """Give up what is too old, hold back what is for a channel that is off, drop what is for one that is gone."""
     connection.exec_driver_sql(DELIVERY_LOCK)
     dead = fetch(connection, SWEEP, {"as_of": as_of, "lease": LEASE})
-    _drop_untold(connection, dead)
+    _end(connection, dead)
 
 
 def claim(engine: Engine, as_of: datetime, *, busy: Iterable[int] = (), limit: int = ROUND_CLAIM) -> list[Claimed]:
@@ -260,7 +260,7 @@ def settle(engine: Engine, results: Sequence[Result]) -> None:
         ours = {(client_id, id_) for client_id, id_, *_ in settled}
         firing = [row for row in settled if row[4] not in ("resolved", "test")]
         _supersede_late(connection, [row for row in firing if row[5] == "pending"])
-        _drop_untold(connection, [(row[0], row[2], row[3]) for row in firing if row[5] == "dead"])
+        _end(connection, [(row[0], row[2], row[3]) for row in firing])
         own = [result for result in results if (result.claimed.client_id, result.claimed.id) in ours]
         _put_off_channels(connection, own)
         _note_answers(connection, own)
@@ -272,10 +272,10 @@ def _supersede_late(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> 
         fetch(connection, SUPERSEDE_LATE, {"client_ids": [row[0] for row in rows], "ids": [row[1] for row in rows]})
 
 
-def _drop_untold(connection: Connection, dead: Sequence[tuple[Any, ...]]) -> None:
-    if dead:
+def _end(connection: Connection, keys: Sequence[tuple[Any, ...]]) -> None:
+    if keys:
         names = ("client_ids", "alert_ids", "channel_ids")
-        fetch(connection, DROP_UNTOLD, {name: [key[place] for key in dead] for place, name in enumerate(names)})
+        fetch(connection, END, {name: [key[place] for key in keys] for place, name in enumerate(names)})
 
 
 def _put_off_channels(connection: Connection, results: Sequence[Result]) -> None:

@@ -7,10 +7,10 @@ milliseconds; nothing is sent meanwhile.
 
 DELIVERY_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.delivery'))"
 
-# Whether the receiver knows of it, or will, or may: an attempt that nobody answered may have arrived, and one that was
-# answered by 5xx too, by a proxy that did not wait or by a receiver that failed later.
-IS_TOLD = """(
-    notification.status in ('pending', 'leased', 'sent')
+# Whether the receiver knows of it, or may: an attempt that nobody answered may have arrived, and one that was answered
+# by 5xx too, by a proxy that did not wait or by a receiver that failed later.
+MAY_BE_KNOWN = """(
+    notification.status in ('leased', 'sent')
     or (
         notification.attempt_count > 0
         and exists (
@@ -23,6 +23,8 @@ IS_TOLD = """(
         )
     )
 )"""
+# Whether the receiver knows of it, or will, or may.
+IS_TOLD = f"(notification.status = 'pending' or {MAY_BE_KNOWN})"
 
 IS_ANYTHING = "select exists (select from pulsewatch.notification where status in ('pending', 'leased'))"
 
@@ -309,25 +311,50 @@ where older.client_id = late.client_id
     and (newer.created_at, newer.event_seq) > (same.created_at, same.event_seq)
 """
 
-# Nobody needs to hear that something is over that nobody heard of.
-DROP_UNTOLD = f"""
-update pulsewatch.notification as ended
-set status = 'dropped'
-from unnest(%(client_ids)s::bigint[], %(alert_ids)s::uuid[], %(channel_ids)s::bigint[])
-    as dead (client_id, alert_id, channel_id)
-where ended.client_id = dead.client_id
-    and ended.alert_id = dead.alert_id
-    and ended.channel_id = dead.channel_id
-    and ended.reason = 'resolved'
-    and ended.status in ('pending', 'held')
-    and not exists (
-        select
-        from pulsewatch.notification
-        where notification.client_id = dead.client_id
-            and notification.alert_id = dead.alert_id
-            and notification.channel_id = dead.channel_id
-            and notification.reason <> 'resolved'
-            and {IS_TOLD}
+# Of what is over, that it goes on is not told any more where the receiver knows that it did; and nobody needs to hear
+# that something is over that nobody heard of. What may have arrived is told to the end, in order.
+END = f"""
+with ended as (
+    select
+        resolved.client_id,
+        resolved.alert_id,
+        resolved.channel_id,
+        coalesce(bool_or(notification.status = 'sent'), false) as is_known,
+        coalesce(bool_or({MAY_BE_KNOWN}), false) as may_be_known
+    from (
+        select distinct client_id, alert_id, channel_id
+        from unnest(%(client_ids)s::bigint[], %(alert_ids)s::uuid[], %(channel_ids)s::bigint[])
+            as said (client_id, alert_id, channel_id)
+    ) as said
+    join pulsewatch.notification as resolved
+        on resolved.client_id = said.client_id
+        and resolved.alert_id = said.alert_id
+        and resolved.channel_id = said.channel_id
+        and resolved.reason = 'resolved'
+        and resolved.status in ('pending', 'held')
+    left join pulsewatch.notification
+        on notification.client_id = said.client_id
+        and notification.alert_id = said.alert_id
+        and notification.channel_id = said.channel_id
+        and notification.reason <> 'resolved'
+    group by resolved.client_id, resolved.alert_id, resolved.channel_id
+)
+
+update pulsewatch.notification
+set
+    status = case notification.reason when 'resolved' then 'dropped' else 'superseded' end,
+    held_by = case notification.reason when 'resolved' then 'untold' else notification.held_by end
+from ended
+where notification.client_id = ended.client_id
+    and notification.alert_id = ended.alert_id
+    and notification.channel_id = ended.channel_id
+    and (
+        (notification.reason = 'resolved' and notification.status in ('pending', 'held') and not ended.may_be_known)
+        or (
+            notification.reason <> 'resolved'
+            and notification.status = 'pending'
+            and (ended.is_known or not ended.may_be_known)
+        )
     )
 """
 

@@ -24,7 +24,7 @@ FIRING_EXPIRES = timedelta(hours=24)
 RESOLVED_EXPIRES = timedelta(hours=72)
 TEST_EXPIRES = timedelta(hours=1)
 
-Hold = Literal["silence", "acknowledged", "snoozed", "dry_run", "backfill", "channel_disabled"]
+Hold = Literal["silence", "acknowledged", "snoozed", "dry_run", "backfill", "channel_disabled", "untold"]
 
 
 @dataclass(frozen=True, slots=True)

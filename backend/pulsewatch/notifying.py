@@ -2,7 +2,7 @@
 
 Events are written whatever holds; only the telling waits. What is held back is remembered: `reminders` tells it once
 the hold is over and the alert goes on. That an alert is over is told where it was ever told that it goes on, silence
-or not, so that no receiver keeps an alert open for ever.
+or not, so that no receiver keeps an alert open for ever; where that only waits to be told, neither is.
 
 Ids are made of what a notification speaks of: the same event told again makes no second one.
 """
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from pulsewatch.channels.base import Message, MessageLevel, MessageStatus, Reason, RunLink
 from pulsewatch.db import fetch
-from pulsewatch.delivery_sql import DELIVERY_LOCK, IS_TOLD
+from pulsewatch.delivery_sql import DELIVERY_LOCK, END, IS_TOLD
 from pulsewatch.notifications import (
     Channel,
     Held,
@@ -116,7 +116,16 @@ def _notify(connection: Connection, told: Sequence[Told], as_of: datetime) -> No
         made += [
             _notification(event, each.channel, None, [each.title], as_of) for each in past[event.key] if each.is_told
         ]
-    supersede(connection, insert(connection, made))
+    made = insert(connection, made)
+    supersede(connection, made)
+    over = [each for each in made if each.message.reason == Reason.RESOLVED]
+    if over:
+        keys = {
+            "client_ids": [each.client_id for each in over],
+            "alert_ids": [each.message.alert_id for each in over],
+            "channel_ids": [each.channel_id for each in over],
+        }
+        fetch(connection, END, keys)
     if ended:
         fetch(connection, DROP_HELD, {"client_ids": [e.client_id for e in ended], "ids": [e.alert_id for e in ended]})
 

@@ -124,7 +124,8 @@ comment on column analytics.notifications.status is
 comment on column analytics.notifications.status_code is
 'The status as a number for panels: 0 sent, 1 pending, 2 leased, 3 held, 4 superseded, 5 dropped, 6 dead.';
 comment on column analytics.notifications.held_by is
-'Why it was held back: silence, acknowledged, snoozed, dry_run, backfill or channel_disabled.';
+'Why it was held back: silence, acknowledged, snoozed, dry_run, backfill, channel_disabled or untold (it was over before
+anybody was told).';
 comment on column analytics.notifications.silence_id is 'The silence that held it back; joins analytics.silences_log.';
 comment on column analytics.notifications.event_at is 'The time of the alert event that it is about.';
 comment on column analytics.notifications.created_at is 'When it was written.';

@@ -396,7 +396,7 @@ def create_notification() -> None:
         ),
         sa.CheckConstraint("(status = 'sent') = (sent_at is not null)", name=op.f("notification_sent_at_check")),
         sa.CheckConstraint(
-            "held_by in ('silence', 'acknowledged', 'snoozed', 'dry_run', 'backfill', 'channel_disabled')",
+            "held_by in ('silence', 'acknowledged', 'snoozed', 'dry_run', 'backfill', 'channel_disabled', 'untold')",
             name=op.f("notification_held_by_check"),
         ),
         sa.CheckConstraint(

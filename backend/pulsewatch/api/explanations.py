@@ -77,6 +77,7 @@ HELD = {
     "dry_run": "The rule only tries: nobody is told.",
     "backfill": "It was worked out afterwards: nobody is told.",
     "channel_disabled": "The channel was switched off.",
+    "untold": "It was over before anybody was told that it went on.",
 }
 STATUSES = {
     "pending": "It is to be sent.",

@@ -12,7 +12,7 @@ MAX_RATE_PER_MIN = 6000
 
 NotificationReason = Literal["fired", "level_changed", "repeat", "resolved", "catch_up", "test"]
 NotificationStatus = Literal["held", "pending", "leased", "sent", "superseded", "dead", "dropped"]
-HeldBy = Literal["silence", "acknowledged", "snoozed", "dry_run", "backfill", "channel_disabled"]
+HeldBy = Literal["silence", "acknowledged", "snoozed", "dry_run", "backfill", "channel_disabled", "untold"]
 Outcome = Literal["sent", "retry", "permanent", "lost"]
 
 

@@ -38,7 +38,7 @@ EVENT_KINDS = (
 RESOLVE_REASONS = "'recovered', 'rule_changed', 'rule_deleted', 'rule_disabled', 'target_removed'"
 REASONS = "'fired', 'level_changed', 'repeat', 'resolved', 'catch_up', 'test'"
 NOTIFICATION_STATUSES = "'held', 'pending', 'leased', 'sent', 'superseded', 'dead', 'dropped'"
-HOLDS = "'silence', 'acknowledged', 'snoozed', 'dry_run', 'backfill', 'channel_disabled'"
+HOLDS = "'silence', 'acknowledged', 'snoozed', 'dry_run', 'backfill', 'channel_disabled', 'untold'"
 CHANGES = "'created', 'changed', 'enabled', 'disabled', 'dry_run', 'restored', 'deleted'"
 NOW = func.now()
 
