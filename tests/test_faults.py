@@ -282,7 +282,7 @@ def breakable(data_dir: Path) -> Iterator[tuple[EmbeddedPostgres, str]]:
 
 
 @pytest.mark.slow
-def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_was_acknowledged(
+def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_is_ever_acknowledged(
     breakable: tuple[EmbeddedPostgres, str],
 ) -> None:
     embedded, dsn = breakable

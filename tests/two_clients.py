@@ -75,6 +75,7 @@ GIVEN: dict[str, Any] = {
     "max_level": 2,
     "prev_level": 0,
     "acknowledged_at": lambda whose: AT + timedelta(seconds=whose.number),
+    "first_acknowledged_at": lambda whose: AT + timedelta(seconds=whose.number),
     "resolved_at": AT + timedelta(minutes=20),
     "resolve_reason": "recovered",
     "change": "created",

@@ -55,7 +55,8 @@ def acknowledge(connection: Connection, act: Act) -> None:
     """
     alert = _open(connection, act)
     if alert.acknowledged_at is None:
-        _set(connection, act, acknowledged_at=act.as_of, acknowledged_by=act.actor)
+        first_at = alert.first_acknowledged_at or act.as_of
+        _set(connection, act, acknowledged_at=act.as_of, acknowledged_by=act.actor, first_acknowledged_at=first_at)
         _write(connection, alert, act, ActKind.ACKNOWLEDGED)
     elif act.comment is not None:
         _write(connection, alert, act, ActKind.COMMENTED)

@@ -157,7 +157,7 @@ taken_on as (
 
 held as (
     update pulsewatch.alert as alert
-    set acknowledged_at = taken_on.at, acknowledged_by = taken_on.person
+    set acknowledged_at = taken_on.at, acknowledged_by = taken_on.person, first_acknowledged_at = taken_on.at
     from taken_on
     where alert.client_id = taken_on.client_id
         and alert.id = taken_on.id

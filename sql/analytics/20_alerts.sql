@@ -27,7 +27,7 @@ select
     alert.acknowledged_at is not null as is_acknowledged,
     coalesce(
         alert.resolve_reason = 'recovered'
-        and alert.acknowledged_at is null
+        and alert.first_acknowledged_at is null
         and alert.resolved_at < alert.fired_at + interval '5 minutes',
         false
     ) as is_brief,
@@ -39,7 +39,7 @@ select
     alert.resolved_at,
     alert.resolve_reason,
     extract(epoch from alert.fired_at - alert.pending_at)::double precision as pending_s,
-    extract(epoch from alert.acknowledged_at - alert.fired_at)::double precision as acknowledge_s,
+    extract(epoch from alert.first_acknowledged_at - alert.fired_at)::double precision as acknowledge_s,
     extract(epoch from alert.resolved_at - alert.fired_at)::double precision as resolve_s,
     alert.value,
     alert.threshold,
@@ -64,7 +64,9 @@ select
             and notification.status = 'sent'
     ) as sent_count,
     alert.is_backfill,
-    alert.is_dry_run
+    alert.is_dry_run,
+    alert.first_acknowledged_at,
+    alert.first_acknowledged_at is not null as is_ever_acknowledged
 from pulsewatch.alert
 left join pulsewatch.alert_rule on alert.rule_id = alert_rule.id
 left join pulsewatch.alert_rule_version as wording
@@ -97,11 +99,13 @@ comment on column analytics.alerts.level_code is 'The level as a number: 1 warni
 comment on column analytics.alerts.max_level is 'warning or critical: the highest so far.';
 comment on column analytics.alerts.max_level_code is 'The highest level as a number: 1 warning, 2 critical.';
 comment on column analytics.alerts.is_open is 'It is not resolved yet.';
-comment on column analytics.alerts.is_acknowledged is 'Somebody has taken it on.';
+comment on column analytics.alerts.is_acknowledged is
+'Somebody has it, or had it when it was resolved; false again once it got worse or was given back.';
 comment on column analytics.alerts.is_brief is 'It recovered by itself within five minutes: nobody had taken it on.';
 comment on column analytics.alerts.pending_at is 'When the condition began to hold; null where that is unknown.';
 comment on column analytics.alerts.fired_at is 'When it fired.';
-comment on column analytics.alerts.acknowledged_at is 'When somebody took it on; null again once it got worse.';
+comment on column analytics.alerts.acknowledged_at is
+'When somebody took it on; null again once it got worse or was given back.';
 comment on column analytics.alerts.acknowledged_by is 'Who took it on.';
 comment on column analytics.alerts.snoozed_until_at is 'Until then nobody is told again, unless it gets worse.';
 comment on column analytics.alerts.resolved_at is 'When it ended; null while it is open.';
@@ -110,7 +114,7 @@ comment on column analytics.alerts.resolve_reason is
 comment on column analytics.alerts.pending_s is
 'fired_at less pending_at: for how long the condition had held. Seconds.';
 comment on column analytics.alerts.acknowledge_s is
-'acknowledged_at less fired_at; null until somebody takes it on. Seconds.';
+'first_acknowledged_at less fired_at; null until somebody takes it on. Seconds.';
 comment on column analytics.alerts.resolve_s is 'resolved_at less fired_at; null while it is open. Seconds.';
 comment on column analytics.alerts.value is 'What was measured when it last changed, in the unit of the rule''s kind.';
 comment on column analytics.alerts.threshold is 'The threshold of its level, in the same unit.';
@@ -121,3 +125,6 @@ comment on column analytics.alerts.notification_count is 'Messages about it, als
 comment on column analytics.alerts.sent_count is 'Messages about it that were sent.';
 comment on column analytics.alerts.is_backfill is 'It was worked out afterwards, from history; nobody was told.';
 comment on column analytics.alerts.is_dry_run is 'Its rule only tries: nobody was told.';
+comment on column analytics.alerts.first_acknowledged_at is
+'When somebody first took it on, whatever came of it; null: nobody did.';
+comment on column analytics.alerts.is_ever_acknowledged is 'Somebody took it on, now or before.';

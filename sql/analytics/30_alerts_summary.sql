@@ -49,7 +49,7 @@ begin
             select
                 alert.max_level_code,
                 alert.is_open,
-                alert.is_acknowledged,
+                alert.is_ever_acknowledged,
                 alert.is_brief,
                 alert.acknowledge_s,
                 alert.resolve_s
@@ -66,9 +66,9 @@ begin
             count(*) filter (where max_level_code = 1),
             count(*) filter (where max_level_code = 2),
             count(*) filter (where is_open),
-            count(*) filter (where is_acknowledged),
+            count(*) filter (where is_ever_acknowledged),
             count(*) filter (where is_brief),
-            analytics.share(count(*) filter (where is_acknowledged), count(*)),
+            analytics.share(count(*) filter (where is_ever_acknowledged), count(*)),
             analytics.share(count(*) filter (where is_brief), count(*)),
             avg(acknowledge_s),
             percentile_cont(0.5) within group (order by acknowledge_s),

@@ -39,7 +39,7 @@ cross join
             count(*) filter (where alert.max_level_code = 2) as critical_count,
             count(*) filter (where alert.is_open) as open_count,
             count(*) filter (where alert.is_brief) as brief_count,
-            count(*) filter (where alert.is_acknowledged) as acknowledged_count,
+            count(*) filter (where alert.is_ever_acknowledged) as acknowledged_count,
             avg(alert.acknowledge_s) as acknowledge_avg_s,
             avg(alert.resolve_s) as resolve_avg_s
         from analytics.alerts as alert

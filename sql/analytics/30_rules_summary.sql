@@ -43,7 +43,7 @@ begin
                 count(*) as fired_count,
                 count(*) filter (where alert.max_level_code = 2) as critical_count,
                 count(*) filter (where alert.is_open) as open_count,
-                count(*) filter (where alert.is_acknowledged) as acknowledged_count,
+                count(*) filter (where alert.is_ever_acknowledged) as acknowledged_count,
                 count(*) filter (where alert.is_brief) as brief_count,
                 count(distinct (alert.client_id, alert.pipeline_id)) as pipeline_count,
                 avg(alert.acknowledge_s) as acknowledge_avg_s,

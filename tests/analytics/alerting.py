@@ -42,7 +42,10 @@ class Alerting:
         return self.acme.connection
 
     def alert(self, number: int, **values: Any) -> UUID:
-        """An alert of the pipeline that fired at one o'clock; given an end, it recovered."""
+        """An alert of the pipeline that fired at one o'clock; given an end, it recovered.
+
+        Taken on, it was so for the first time.
+        """
         row: dict[str, Any] = {
             "rule_id": self.rule_id,
             "rule_version": 1,
@@ -51,6 +54,8 @@ class Alerting:
             "summary": f"alert {number}",
             "resolve_reason": "recovered" if values.get("resolved_at") else None,
         }
+        if "acknowledged_at" in values:
+            row["first_acknowledged_at"] = values["acknowledged_at"]
         row |= {**self.acme.keys, **values}
         row.setdefault("max_level", row["level"])
         insert(self.connection, "alert", id=uuid(number), **row)

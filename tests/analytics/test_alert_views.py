@@ -71,7 +71,25 @@ def test_an_alert_tells_whose_it_is_what_is_wrong_and_how_long_everything_took(a
         "sent_count": 1,
         "is_backfill": False,
         "is_dry_run": False,
+        "first_acknowledged_at": at(1.25),
+        "is_ever_acknowledged": True,
     }
+
+
+def test_the_time_to_acknowledge_outlasts_what_it_was_taken_on_as(alerts: Alerting) -> None:
+    alerts.alert(1, first_acknowledged_at=at(1) + 2 * MINUTE)
+    alerts.alert(
+        2, fired_at=at(3), first_acknowledged_at=at(3) + 4 * MINUTE, acknowledged_at=at(4), pipeline_id=0,
+        resolved_at=at(5),
+    )  # fmt: skip
+    query = "select is_acknowledged, is_ever_acknowledged, acknowledge_s from analytics.alerts order by alert_id"
+    assert read(alerts.connection, query) == [(False, True, 120.0), (True, True, 240.0)]
+    given = {"from": at(0), "to": at(6)}
+    query = "select acknowledged_count, acknowledged_rate, acknowledge_avg_s from analytics.{}(:from, :to)"
+    for function in ("alerts_summary", "rules_summary"):
+        assert read(alerts.connection, query.format(function), **given) == [(2, 1.0, 180.0)]
+    query = "select sum(acknowledged_count), avg(acknowledge_avg_s) from analytics.alerts_series(:from, :to)"
+    assert read(alerts.connection, query, **given) == [(2, 180.0)]
 
 
 def test_an_open_alert_that_nobody_took_on_leaves_the_times_empty(alerts: Alerting) -> None:

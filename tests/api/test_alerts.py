@@ -218,6 +218,17 @@ def test_who_acknowledges_an_alert_has_it(world: World, fired: Fired) -> None:
     assert standing(world, fired) == 3
 
 
+def test_when_an_alert_was_first_taken_on_is_kept(world: World, admin: Api, fired: Fired) -> None:
+    first = act(admin, fired, "ack").json()
+    act(admin, fired, "unack")
+    again = act(admin, fired, "ack").json()
+    assert again["acknowledged_at"] > first["acknowledged_at"]
+    with world.begin() as connection:
+        query = text("select acknowledged_at, first_acknowledged_at from pulsewatch.alert where id = :id")
+        kept = connection.execute(query, {"id": first["id"]}).one()
+    assert tuple(kept) == tuple(datetime.fromisoformat(item["acknowledged_at"]) for item in (again, first))
+
+
 def test_what_was_taken_on_or_put_off_can_be_given_back(admin: Api, fired: Fired) -> None:
     act(admin, fired, "ack")
     act(admin, fired, "snooze", {"for_s": 3600})

@@ -168,8 +168,9 @@ def create_alert() -> None:
         sa.Column("max_level", sa.SmallInteger(), nullable=False, comment="The highest so far."),
         sa.Column("pending_at", TIMESTAMP, comment="When the condition began to hold."),
         sa.Column("fired_at", TIMESTAMP, nullable=False, comment="When it fired."),
-        sa.Column("acknowledged_at", TIMESTAMP, comment="When somebody took it on."),
+        sa.Column("acknowledged_at", TIMESTAMP, comment="When somebody took it on; null: nobody has it."),
         sa.Column("acknowledged_by", sa.Text(), comment="Who."),
+        sa.Column("first_acknowledged_at", TIMESTAMP, comment="When somebody first did; never cleared."),
         sa.Column("snoozed_until", TIMESTAMP, comment="Until then nobody is told again, unless it gets worse."),
         sa.Column("resolved_at", TIMESTAMP, comment="When it ended; null while it is open."),
         sa.Column(
