@@ -14,6 +14,7 @@ from pulsewatch.events import RunEvent, Status
 from pulsewatch.settings import Settings
 from tests.alert_stage import Stage, at, plain
 from tests.running import Command
+from tests.telling import add_channel
 
 FRESH: dict[str, Any] = {"kind": "freshness", "levels": {"warning": 600}}
 
@@ -31,10 +32,10 @@ def ended(
     return RunEvent(client=client, pipeline=pipeline, run=run, status=status, occurred_at=at(minutes))
 
 
-def fail_twice(stage: Stage) -> None:
+def fail_twice(stage: Stage, **said: Any) -> None:
     """A pipeline that is about to fire at the next tick, two minutes in."""
     stage.receive(0, ended("r1", 0), ended("r2", 0.5))
-    stage.rule(1)
+    stage.rule(1, **said)
     stage.work(2)
 
 
@@ -202,6 +203,23 @@ def test_what_is_not_worked_out_yet_is_waited_for(stage: Stage) -> None:
     stage.work(3)
     with stage.engine.begin() as connection:
         assert alerting.known_until(connection, at(9)) == at(9)
+
+
+def test_a_silence_that_was_made_while_evaluation_lags_holds_back_and_changes_no_event(stage: Stage) -> None:
+    silence = (
+        "insert into pulsewatch.silence (matchers, starts_at, ends_at, comment)"
+        """ values ('{"rules": ["*"]}', :from_at, :to_at, 'because')"""
+    )
+    with stage.engine.begin() as connection:
+        add_channel(connection)
+        connection.execute(text(silence), {"from_at": at(9), "to_at": at(20)})
+    fail_twice(stage, channels=["ops"])
+    # What is not worked out yet keeps evaluation at this time.
+    stage.receive(2, ended("r1", 2, pipeline="other"))
+    assert alerting.tick(stage.engine, at(10)) is not None
+    assert plain(stage.events()) == [(2, "fired", 1)]
+    (told,) = stage.rows("select status, held_by from pulsewatch.notification")
+    assert tuple(told) == ("held", "silence")
 
 
 # -- when silence cannot be trusted -----------------------------------------------------------------------------------

@@ -143,6 +143,17 @@ def test_a_silence_holds_back_and_is_named(connection: Connection, fired: Told) 
     assert notifications(connection, "status, held_by, silence_id") == [("held", "silence", silence_id)]
 
 
+def test_a_silence_of_the_moment_holds_back_what_evaluation_is_late_with(connection: Connection, fired: Told) -> None:
+    silence_id = add_silence(connection, 100, 200, rules=["*"])
+    notify(connection, [fired], NOON, after(99))
+    other = add_alert(connection, fired.rule, add_target(connection, pipeline="other"), "b")
+    notify(connection, [other], NOON, after(100))
+    assert sorted(notifications(connection, "body ->> 'pipeline', status, silence_id, created_at")) == [
+        ("load", "pending", None, NOON),
+        ("other", "held", silence_id, NOON),
+    ]
+
+
 def test_an_alert_that_outgrows_a_silence_is_told_and_what_was_held_back_is_not(
     connection: Connection, fired: Told
 ) -> None:

@@ -185,6 +185,17 @@ def test_what_waits_is_held_back_too_once_somebody_wants_no_more(
     assert notifications(connection, "reason, status") == [("fired", "dropped"), ("catch_up", "pending")]
 
 
+def test_while_evaluation_lags_a_silence_of_the_moment_holds_too(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    add_silence(connection, 100, 200, tags=["nightly"])
+    assert remind(connection, after(5), after(105)) == 0
+    assert notifications(connection) == [("fired", "held", "silence")]
+    # It is over, but not yet at the time that is evaluated; and the other way round.
+    assert remind(connection, after(150), after(250)) == 0
+    assert remind(connection, after(90), after(190)) == 0
+    assert remind(connection, after(200), after(300)) == 1
+
+
 def test_what_waits_and_is_not_meant_goes_on_waiting(connection: Connection, fired: Told) -> None:
     notify(connection, [fired], NOON)
     add_silence(connection, 1, 100, tags=["weekly"])
@@ -263,6 +274,13 @@ def test_a_silence_holds_repeats_until_it_ends(connection: Connection, fired: To
     add_silence(connection, 60, HOURS_4 + 60, pipelines=["load"])
     assert remind(connection, after(HOURS_4)) == 0
     assert remind(connection, after(HOURS_4 + 60)) == 1
+
+
+def test_while_evaluation_lags_a_silence_of_the_moment_holds_repeats(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    add_silence(connection, HOURS_4 + 60, HOURS_4 + 90, pipelines=["load"])
+    assert remind(connection, after(HOURS_4), after(HOURS_4 + 60)) == 0
+    assert remind(connection, after(HOURS_4), after(HOURS_4 + 59)) == 1
 
 
 def test_a_channel_that_is_off_or_named_no_more_gets_no_repeats(connection: Connection, fired: Told) -> None:

@@ -80,10 +80,12 @@ def write(
     changes: Iterable[Change],
     *,
     known_at: datetime | None = None,
+    now: datetime | None = None,
     is_backfill: bool = False,
 ) -> int:
     """Write changes down, at most one of each target and rule; returns how many events there were.
 
+    `now` is the time of the moment where it is later than that of the changes.
     What is written afterwards (`is_backfill`) leaves the standings as they are: `stand` sets those that go on.
     """
     changes = sorted(changes, key=lambda change: (change.target.client_id, change.target.pipeline_id, change.rule.id))
@@ -91,7 +93,10 @@ def write(
         stand(connection, changes)
     events = [event for change in changes for event in _events_of(change)]
     if events:
-        _write_events(connection, events, known_at, is_backfill=is_backfill)
+        told = _write_events(connection, events, known_at, is_backfill=is_backfill)
+        if told:
+            as_of = max(event.change.as_of for event in told)
+            notifying.notify(connection, _told(connection, told), as_of, now)
     return len(events)
 
 
@@ -204,7 +209,8 @@ TOLD = {
 
 def _write_events(
     connection: Connection, events: Sequence[_Event], known_at: datetime | None, *, is_backfill: bool
-) -> None:
+) -> list[_Event]:
+    """Write events, and what they make of their alerts; returns those that people are told of."""
     fired = [event for event in events if event.transition.kind is EventKind.FIRED]
     if fired:
         rows = [_alert_row(event, is_backfill=is_backfill) for event in fired]
@@ -216,9 +222,7 @@ def _write_events(
         connection.exec_driver_sql(UPDATE_ALERTS, {"rows": json.dumps(moved)})
     event_rows = [_event_row(event, known_at, is_backfill=is_backfill) for event in events]
     connection.exec_driver_sql(INSERT_EVENTS, {"rows": json.dumps(event_rows)})
-    told = [event for event in events if event.transition.kind in TOLD]
-    if told:
-        notifying.notify(connection, _told(connection, told), max(event.change.as_of for event in told))
+    return [event for event in events if event.transition.kind in TOLD]
 
 
 def _alert_row(event: _Event, *, is_backfill: bool) -> dict[str, Any]:

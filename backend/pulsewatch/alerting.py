@@ -161,7 +161,7 @@ def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None) -> 
         as_of = now if known_at is not None else known_until(connection, now)
         if last is not None and as_of <= last.as_of:
             return None
-        return evaluate(connection, as_of, known_at or as_of, last, began)
+        return evaluate(connection, as_of, known_at or as_of, last, began, now)
 
 
 def known_until(connection: Connection, now: datetime) -> datetime:
@@ -178,8 +178,12 @@ def evaluate(
     known_at: datetime,
     last: gate.LastTick | None = None,
     began: float | None = None,
+    now: datetime | None = None,
 ) -> Ticked:
-    """Do all of a tick within the caller's transaction, who holds ALERTING_LOCK."""
+    """Do all of a tick within the caller's transaction, who holds ALERTING_LOCK.
+
+    `now` is the time of the moment where it is later than as_of. It decides nothing but what silences hold back.
+    """
     began = monotonic() if began is None else began
     marks = connection.exec_driver_sql(TAKE_MARKS, {"known_at": known_at}).one()
     if marks.defined:
@@ -204,8 +208,8 @@ def evaluate(
                 continue
             changes = _changes(_look(connection, kind, rules, due), {rule.id: rule for rule in rules}, as_of)
             changed += len(changes)
-            events += alert_writing.write(connection, _described(connection, changes), known_at=known_at)
-    reminders.remind(connection, as_of)
+            events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
+    reminders.remind(connection, as_of, now)
     record = {
         "as_of": as_of,
         "touched": marks.touched_count,

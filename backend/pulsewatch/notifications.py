@@ -95,7 +95,11 @@ where deleted_at is null and key = any(%(keys)s)
 SILENCES = """
 select id, client_id, matchers
 from pulsewatch.silence
-where starts_at <= %(as_of)s and ends_at > %(as_of)s
+where exists (
+    select
+    from unnest(%(times)s::timestamptz[]) as moment (at)
+    where silence.starts_at <= moment.at and silence.ends_at > moment.at
+)
 order by starts_at, id
 """
 
@@ -119,10 +123,10 @@ def channels_of(connection: Connection, rules: Iterable[Rule]) -> dict[tuple[int
     return found
 
 
-def silences_in_force(connection: Connection, as_of: datetime) -> list[Silence]:
-    """The silences that hold at a time, oldest first."""
+def silences_in_force(connection: Connection, *times: datetime) -> list[Silence]:
+    """The silences that hold at a time, at any of them if several are given, oldest first."""
     found = []
-    for id_, client_id, matchers in fetch(connection, SILENCES, {"as_of": as_of}):
+    for id_, client_id, matchers in fetch(connection, SILENCES, {"times": list(times)}):
         try:
             found.append(Silence(id_, client_id, Matchers.model_validate(matchers)))
         except ValidationError as error:

@@ -76,10 +76,13 @@ class _Past:
     title: str
 
 
-def notify(connection: Connection, told: Sequence[Told], as_of: datetime) -> None:
-    """Make the notifications of alert events, within the caller's transaction and under ALERTING_LOCK."""
+def notify(connection: Connection, told: Sequence[Told], as_of: datetime, now: datetime | None = None) -> None:
+    """Make the notifications of alert events, within the caller's transaction and under ALERTING_LOCK.
+
+    `now` is the time at which they are made where evaluation lags behind: a silence of then holds back as well.
+    """
     for events in _in_turn(told):
-        _notify(connection, events, as_of)
+        _notify(connection, events, as_of, as_of if now is None else now)
 
 
 def _in_turn(told: Iterable[Told]) -> Iterator[list[Told]]:
@@ -93,14 +96,14 @@ def _in_turn(told: Iterable[Told]) -> Iterator[list[Told]]:
             del waiting[key]
 
 
-def _notify(connection: Connection, told: Sequence[Told], as_of: datetime) -> None:
+def _notify(connection: Connection, told: Sequence[Told], as_of: datetime, now: datetime) -> None:
     later = [event for event in told if event.reason != Reason.FIRED and not event.is_backfill and not event.is_dry_run]
     if later:
         connection.exec_driver_sql(DELIVERY_LOCK)
     past = _past(connection, later)
     firing = [event for event in told if event.reason != Reason.RESOLVED]
     channels = channels_of(connection, [event.rule for event in firing])
-    silences = silences_in_force(connection, as_of)
+    silences = silences_in_force(connection, as_of, now)
     made = []
     for event in firing:
         overlay = _hold_for_good(event) or hold(

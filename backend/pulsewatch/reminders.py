@@ -153,7 +153,7 @@ where last.status = 'pending'
         or exists (
             select
             from pulsewatch.silence
-            where silence.starts_at <= %(as_of)s
+            where silence.starts_at <= %(now)s
                 and silence.ends_at > %(as_of)s
                 and (silence.client_id is null or silence.client_id = alert.client_id)
         )
@@ -181,19 +181,23 @@ where held.client_id = unwanted.client_id
 """
 
 
-def remind(connection: Connection, as_of: datetime) -> int:
-    """Make repeats and catch-ups, within the caller's transaction and under ALERTING_LOCK; returns how many."""
+def remind(connection: Connection, as_of: datetime, now: datetime | None = None) -> int:
+    """Make repeats and catch-ups, within the caller's transaction and under ALERTING_LOCK; returns how many.
+
+    `now` is the time of the moment where evaluation lags behind: a silence of then holds back as well.
+    """
+    now = as_of if now is None else now
     held: list[Mapping[str, Any]] = []
     if fetch(connection, IS_ANYTHING)[0][0]:
         connection.exec_driver_sql(DELIVERY_LOCK)
         fetch(connection, SET_FREE, {"as_of": as_of})
         held = [dict(row) for row in connection.exec_driver_sql(HELD).mappings()]
     due = [dict(row) for row in connection.exec_driver_sql(DUE, {"as_of": as_of}).mappings()]
-    waiting = [dict(row) for row in connection.exec_driver_sql(WAITING, {"as_of": as_of}).mappings()]
+    waiting = [dict(row) for row in connection.exec_driver_sql(WAITING, {"as_of": as_of, "now": now}).mappings()]
     if not held and not due and not waiting:
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
-    known = _Known(connection, [*held, *due, *waiting], as_of)
+    known = _Known(connection, [*held, *due, *waiting], as_of, now)
     _hold(connection, [(row, overlay) for row in waiting if (overlay := known.overlay(row)) is not None])
     made = insert(
         connection,
@@ -210,7 +214,9 @@ def remind(connection: Connection, as_of: datetime) -> int:
 class _Known:
     """The rules, targets, channels and silences that some messages rest on."""
 
-    def __init__(self, connection: Connection, rows: Iterable[Mapping[str, Any]], as_of: datetime) -> None:
+    def __init__(
+        self, connection: Connection, rows: Iterable[Mapping[str, Any]], as_of: datetime, now: datetime
+    ) -> None:
         rows = list(rows)
         self._as_of = as_of
         self._rules: dict[int, Rule] = {
@@ -225,7 +231,7 @@ class _Known:
             for (rule_id, _), channels in channels_of(connection, self._rules.values()).items()
             for channel in channels
         }
-        self._silences: Sequence[Silence] = silences_in_force(connection, as_of)
+        self._silences: Sequence[Silence] = silences_in_force(connection, as_of, now)
 
     def is_unwanted(self, row: Mapping[str, Any]) -> bool:
         """Whether the channel is gone, or the rule does not name it any more."""
