@@ -35,17 +35,26 @@ readable (table_name, client_column) as (
 ),
 
 -- Of these tables readers may read these columns and no others: a channel's address is nobody's business, its secrets
--- even less, and a message may hold both. A new column is withheld until it is named here.
-partly_readable (table_name, column_names) as (
+-- even less, and a message may hold both. Errors tell of addresses: those of channels of all clients are not for the
+-- reader of one. A new column is withheld until it is named here.
+partly_readable (table_name, is_fleets, column_names) as (
     values
-    ('channel', cast('{id,client_id,key,kind,title}' as text[])),
+    ('channel', false, cast('{id,client_id,key,kind,title}' as text[])),
     (
         'notification',
+        false,
         cast(
             '{client_id,id,channel_id,alert_id,event_as_of,event_seq,reason,status,held_by,silence_id,attempt_count,'
-            'next_attempt_at,lease_until,expires_at,created_at,sent_at,last_error}' as text[]
+            'next_attempt_at,lease_until,expires_at,created_at,sent_at}' as text[]
         )
-    )
+    ),
+    ('notification', true, cast('{last_error}' as text[])),
+    (
+        'notification_attempt',
+        false,
+        cast('{client_id,started_at,notification_id,n,latency_s,outcome,http_status,retry_after_s}' as text[])
+    ),
+    ('notification_attempt', true, cast('{error}' as text[]))
 ),
 
 -- What a session of a reader starts with. A value that somebody has changed stays.
@@ -337,7 +346,7 @@ missing_column_grant as (
     inner join partly_readable on our_table.table_name = partly_readable.table_name
     inner join pg_catalog.pg_attribute as described
         on our_table.oid = described.attrelid and described.attname = any(partly_readable.column_names)
-    cross join reader_group
+    inner join reader_group on (reader_group.is_fleet or not partly_readable.is_fleets)
     where
         not exists (
             select

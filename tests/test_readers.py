@@ -127,6 +127,17 @@ SECRET = {
 }
 
 
+def test_why_a_channel_failed_is_for_the_fleets_reader_alone(house: House) -> None:
+    query = "select last_error from analytics.notifications order by client_id"
+    errors = {"notification": "last_error", "notification_attempt": "error"}
+    assert rows(house.fleet, query) == [(f"{MINE.slug} refused",), (f"{THEIRS.slug} refused",)]
+    assert rows(house.mine, query) == [(None,)]
+    for table, column in errors.items():
+        assert len(rows(house.fleet, f"select {column} from pulsewatch.{table}")) == 2
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"permission denied for table {table}"):
+            rows(house.mine, f"select {column} from pulsewatch.{table}")
+
+
 @pytest.mark.parametrize("whose", ["fleet", "mine"])
 def test_addresses_secrets_and_messages_are_refused_to_every_reader(house: House, whose: str) -> None:
     for table, columns in SECRET.items():
@@ -267,6 +278,8 @@ ARGUMENTS: dict[str, list[object]] = {
     "most": [1, 20],
     "step": ["auto", "hour", "day"],
     "level": ["fleet", "client", "pipeline"],
+    "of_client_id": [MINE.client_id, THEIRS.client_id],
+    "of_notification_id": [MINE.uuid, THEIRS.uuid],
 }
 # Functions that read; those that only calculate (immutable) are left out.
 FUNCTIONS = (

@@ -94,7 +94,7 @@ GIVEN: dict[str, Any] = {
     "lease_until": None,
     "lease_token": None,
     "sent_at": lambda whose: AT + timedelta(seconds=whose.number),
-    "last_error": None,
+    "last_error": lambda whose: f"{whose.slug} refused",
 }
 GIVEN_IN: dict[tuple[str, str], Any] = {
     ("slot", "status"): "late",

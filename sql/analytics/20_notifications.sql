@@ -85,7 +85,7 @@ select
         order by attempt.n desc
         limit 1
     ) as last_http_status,
-    notification.last_error
+    analytics.last_error(notification.client_id, notification.id) as last_error
 from pulsewatch.notification
 left join pulsewatch.channel on notification.channel_id = channel.id
 left join pulsewatch.alert
@@ -139,4 +139,4 @@ comment on column analytics.notifications.first_attempt_at is 'When the first at
 comment on column analytics.notifications.last_attempt_at is 'When the last one began.';
 comment on column analytics.notifications.last_outcome is 'How it went: sent, retry, permanent or lost (nobody knows).';
 comment on column analytics.notifications.last_http_status is 'Status of the answer to it, where there was one.';
-comment on column analytics.notifications.last_error is 'Why it failed.';
+comment on column analytics.notifications.last_error is 'Why it failed; a client''s reader is not told.';
