@@ -76,7 +76,7 @@ def add_rule(connection: Connection, key: str = "failing", client_id: int | None
     return rule
 
 
-def change_rule(connection: Connection, rule: Rule, **said: Any) -> Rule:
+def change_rule(connection: Connection, rule: Rule, made_s: float = -60, **said: Any) -> Rule:
     """The rule's next version."""
     changed = replace(
         rule, version=rule.version + 1, spec=RuleSpec.model_validate({**rule.spec.model_dump(mode="json"), **said})
@@ -85,17 +85,23 @@ def change_rule(connection: Connection, rule: Rule, **said: Any) -> Rule:
         text("update pulsewatch.alert_rule set version = :version where id = :id"),
         {"version": changed.version, "id": changed.id},
     )
-    _add_version(connection, changed, "changed")
+    _add_version(connection, changed, "changed", made_s)
     return changed
 
 
-def _add_version(connection: Connection, rule: Rule, change: str) -> None:
+def _add_version(connection: Connection, rule: Rule, change: str, made_s: float = -60) -> None:
     connection.execute(
         text(
-            "insert into pulsewatch.alert_rule_version (rule_id, version, change, spec)"
-            " values (:rule_id, :version, :change, cast(:spec as jsonb))"
+            "insert into pulsewatch.alert_rule_version (rule_id, version, change, spec, created_at)"
+            " values (:rule_id, :version, :change, cast(:spec as jsonb), :made_at)"
         ),
-        {"rule_id": rule.id, "version": rule.version, "change": change, "spec": rule.spec.model_dump_json()},
+        {
+            "rule_id": rule.id,
+            "version": rule.version,
+            "change": change,
+            "spec": rule.spec.model_dump_json(),
+            "made_at": after(made_s),
+        },
     )
 
 

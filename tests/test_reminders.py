@@ -163,6 +163,123 @@ def test_what_is_dropped_for_good_is_never_told(connection: Connection, fired: T
     assert remind(connection, after(2 * HOURS_4)) == 0
 
 
+# -- channels that come late ---------------------------------------------------------------------------------------
+
+
+def set_channel(connection: Connection, key: str, **values: Any) -> None:
+    assignments = ", ".join(f"{name} = :{name}" for name in values)
+    connection.execute(text(f"update pulsewatch.channel set {assignments} where key = :key"), {**values, "key": key})
+
+
+def write_event(connection: Connection, fired: Told, *, is_backfill: bool = False) -> None:
+    """The event that the alert fired, which names a run."""
+    connection.execute(
+        text(
+            "insert into pulsewatch.alert_event (client_id, as_of, alert_id, seq, rule_id, rule_version, pipeline_id,"
+            " kind, from_state, state, prev_level, level, evidence, is_backfill)"
+            " values (:client_id, :as_of, :alert_id, 1, :rule_id, 1, :pipeline_id, 'fired', 'ok', 'firing', 0, 1,"
+            " jsonb_build_object('runs', jsonb_build_array(cast(:run_id as text))), :is_backfill)"
+        ),
+        {
+            "client_id": fired.client_id,
+            "as_of": NOON,
+            "alert_id": fired.alert_id,
+            "rule_id": fired.rule.id,
+            "pipeline_id": fired.target.pipeline_id,
+            "run_id": str(fired.run_ids[0]),
+            "is_backfill": is_backfill,
+        },
+    )
+
+
+@pytest.fixture
+def late(connection: Connection, fired: Told) -> Told:
+    """An alert that one channel was told of before its rule named another one."""
+    set_channel(connection, "ops", created_at=after(-60))
+    write_event(connection, fired)
+    told(connection, fired)
+    add_channel(connection, key="boss")
+    set_channel(connection, "boss", created_at=after(-60))
+    assert remind(connection, after(5)) == 0
+    return fired
+
+
+def name_boss(connection: Connection, fired: Told) -> None:
+    change_rule(connection, fired.rule, made_s=10, channels=["ops", "boss", "boss"])
+
+
+def test_a_channel_that_a_rule_names_while_an_alert_goes_on_is_told_once(connection: Connection, late: Told) -> None:
+    name_boss(connection, late)
+    set_alert(connection, late, summary="acme/load: 7 runs in a row failed", value=7, labels='{"team": "data"}')
+    assert remind(connection, after(15)) == 1
+    assert remind(connection, after(20)) == 0
+    sent(connection, 20)
+    assert remind(connection, after(25)) == 0
+    assert notifications(connection, "reason, status, event_seq, created_at") == [
+        ("fired", "sent", 1, NOON),
+        ("catch_up", "sent", 1, after(15)),
+    ]
+    ((body,),) = connection.execute(text("select body from pulsewatch.notification where reason = 'catch_up'")).all()
+    assert (body["status"], body["level"], body["value"], body["summary"], body["title"], body["labels"]) == (
+        "firing",
+        "warning",
+        7.0,
+        "acme/load: 7 runs in a row failed",
+        "Failing: acme/load",
+        {"team": "data"},
+    )
+    assert [run["id"] for run in body["runs"]] == [str(late.run_ids[0])]
+    # From then on it is told as any other.
+    assert remind(connection, after(HOURS_4 + 20)) == 2
+
+
+@pytest.mark.parametrize(
+    "hold", [{"acknowledged_at": NOON}, {"snoozed_until": after(100)}, {"is_dry_run": True}, {"resolved_at": after(12)}]
+)
+def test_a_channel_that_comes_late_hears_nothing_that_is_held_back_or_over(
+    connection: Connection, late: Told, hold: dict[str, Any]
+) -> None:
+    name_boss(connection, late)
+    set_alert(connection, late, **hold, **({"resolve_reason": "recovered"} if "resolved_at" in hold else {}))
+    assert remind(connection, after(15)) == 0
+
+
+def test_a_channel_that_is_made_while_an_alert_goes_on_is_told(connection: Connection, target: Described) -> None:
+    fired = add_alert(connection, add_rule(connection, channels=["later"]), target)
+    write_event(connection, fired)
+    notify(connection, [fired], NOON)
+    assert remind(connection, after(5)) == 0
+    add_channel(connection, key="later", is_enabled=False)
+    set_channel(connection, "later", created_at=after(7))
+    assert remind(connection, after(10)) == 0
+    set_channel(connection, "later", is_enabled=True)
+    assert remind(connection, after(15)) == 1
+    assert notifications(connection) == [("catch_up", "pending", None)]
+
+
+def test_a_channel_that_is_deleted_and_made_anew_is_told_each_time(connection: Connection, fired: Told) -> None:
+    write_event(connection, fired)
+    notify(connection, [fired], NOON)
+    for seconds in (10, 20):
+        # As delivery leaves what was for a channel that is gone.
+        set_channel(connection, "ops", deleted_at=after(seconds))
+        connection.execute(text("update pulsewatch.notification set status = 'dropped'"))
+        assert remind(connection, after(seconds + 1)) == 0
+        set_channel(connection, "ops", deleted_at=None, created_at=after(seconds + 2))
+        assert remind(connection, after(seconds + 3)) == 1
+    assert notifications(connection, "reason, status, created_at") == [
+        ("fired", "dropped", NOON),
+        ("catch_up", "dropped", after(13)),
+        ("catch_up", "pending", after(23)),
+    ]
+
+
+def test_a_channel_that_is_made_anew_is_told_nothing_of_the_past(connection: Connection, fired: Told) -> None:
+    write_event(connection, fired, is_backfill=True)
+    set_channel(connection, "ops", created_at=after(5))
+    assert remind(connection, after(10)) == 0
+
+
 # -- what waits -----------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +367,18 @@ def test_repeats_never_pile_up(connection: Connection, fired: Told, status: str)
         {"status": status, "token": uuid4() if status == "leased" else None},
     )
     assert remind(connection, after(9 * HOURS_4)) == 0
+
+
+def test_a_repeat_that_went_with_its_channel_is_made_anew_once_it_is_back(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    assert remind(connection, after(HOURS_4)) == 1
+    connection.execute(text("update pulsewatch.notification set status = 'dropped' where status = 'pending'"))
+    assert remind(connection, after(HOURS_4 + 5)) == 1
+    assert notifications(connection, "reason, status, created_at") == [
+        ("fired", "sent", NOON),
+        ("repeat", "dropped", after(HOURS_4)),
+        ("repeat", "pending", after(HOURS_4 + 5)),
+    ]
 
 
 def test_one_that_was_given_up_is_told_again_all_the_same(connection: Connection, fired: Told) -> None:

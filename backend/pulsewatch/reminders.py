@@ -2,19 +2,20 @@
 
 What was held back while an alert goes on is told once nothing holds it any more, as it is then, in one message.
 What was told is told again at the rule's interval, unless somebody has taken it on, put it off or silenced it. What
-waits to be sent is held back once somebody has.
+waits to be sent is held back once somebody has. A channel that came while an alert went on is told once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from pulsewatch.alert_targets import describe, load_rules
 from pulsewatch.channels.base import Message, MessageLevel, MessageStatus, Reason
 from pulsewatch.db import fetch
-from pulsewatch.delivery_sql import DELIVERY_LOCK, IS_TOLD
+from pulsewatch.delivery_sql import DELIVERY_LOCK
 from pulsewatch.notifications import (
     Channel,
     Held,
@@ -25,160 +26,11 @@ from pulsewatch.notifications import (
     silences_in_force,
     supersede,
 )
-from pulsewatch.notifying import hold
+from pulsewatch.notifying import Told, hold, message_of
+from pulsewatch.reminder_sql import DROP, DUE, HELD, HOLD, IS_ANYTHING, SET_FREE, UNTOLD, WAITING
 from pulsewatch.rules.base import Described, Level
 from pulsewatch.rules.matchers import Silence
 from pulsewatch.rules.rule import Rule
-
-IS_ANYTHING = "select exists (select from pulsewatch.notification where status = 'held')"
-
-# Over while its channel was off: told where somebody was told that it went on.
-SET_FREE = f"""
-with ended as (
-    select held.client_id, held.id, held.alert_id, held.channel_id, held.reason, held.expires_at, channel.deleted_at
-    from pulsewatch.notification as held
-    join pulsewatch.channel on channel.id = held.channel_id
-    left join pulsewatch.alert on alert.client_id = held.client_id and alert.id = held.alert_id
-    where held.status = 'held'
-        and (channel.is_enabled or channel.deleted_at is not null)
-        and (alert.id is null or alert.resolved_at is not null)
-),
-
-told as (
-    select distinct notification.client_id, notification.alert_id, notification.channel_id
-    from ended
-    join pulsewatch.notification
-        on notification.client_id = ended.client_id
-        and notification.alert_id = ended.alert_id
-        and notification.channel_id = ended.channel_id
-    where notification.reason <> 'resolved' and {IS_TOLD}
-)
-
-update pulsewatch.notification
-set
-    status = case
-        when ended.reason = 'resolved' and told.alert_id is not null and ended.deleted_at is null
-            and ended.expires_at > %(as_of)s then 'pending'
-        else 'dropped'
-    end,
-    next_attempt_at = %(as_of)s
-from ended
-left join told
-    on told.client_id = ended.client_id and told.alert_id = ended.alert_id and told.channel_id = ended.channel_id
-where notification.client_id = ended.client_id and notification.id = ended.id
-"""
-
-_ALERT = """
-    alert.client_id,
-    alert.id as alert_id,
-    alert.rule_id,
-    alert.pipeline_id,
-    alert.level,
-    alert.value,
-    alert.threshold,
-    alert.summary,
-    alert.fired_at,
-    alert.acknowledged_at,
-    alert.snoozed_until,
-    last.id,
-    last.channel_id,
-    last.event_as_of,
-    last.event_seq,
-    last.body
-"""
-
-# The last message that is held back of each alert that goes on, by channel.
-HELD = f"""
-select distinct on (last.client_id, last.alert_id, last.channel_id)
-{_ALERT}
-from pulsewatch.notification as last
-join pulsewatch.alert on alert.client_id = last.client_id and alert.id = last.alert_id
-where last.status = 'held' and last.reason <> 'resolved' and alert.resolved_at is null
-order by last.client_id, last.alert_id, last.channel_id, last.created_at desc, last.event_seq desc, last.id
-"""
-
-# The last message of each alert that goes on, by channel, where the rule's interval has passed since and none is
-# waiting. One that was given up counts from when it was written.
-DUE = f"""
-with going_on as (
-    select
-        alert.*,
-        (version.spec ->> 'repeat_s')::double precision as repeat_s
-    from pulsewatch.alert
-    join pulsewatch.alert_rule as rule on rule.id = alert.rule_id
-    join pulsewatch.alert_rule_version as version
-        on version.rule_id = rule.id and version.version = rule.version
-    where alert.resolved_at is null
-        and not alert.is_backfill
-        and not alert.is_dry_run
-        and alert.acknowledged_at is null
-        and (alert.snoozed_until is null or alert.snoozed_until <= %(as_of)s)
-        and alert.fired_at
-            <= %(as_of)s::timestamptz - make_interval(secs => (version.spec ->> 'repeat_s')::double precision)
-),
-
-last as (
-    select distinct on (said.client_id, said.alert_id, said.channel_id)
-        said.client_id, said.alert_id, said.id, said.channel_id, said.event_as_of, said.event_seq, said.body,
-        said.status, coalesce(said.sent_at, said.created_at) as told_at
-    from going_on
-    join pulsewatch.notification as said on said.client_id = going_on.client_id and said.alert_id = going_on.id
-    where said.status in ('held', 'pending', 'leased', 'sent', 'dead') and said.reason <> 'resolved'
-    order by
-        said.client_id, said.alert_id, said.channel_id, said.status in ('held', 'pending', 'leased') desc,
-        coalesce(said.sent_at, said.created_at) desc, said.id
-)
-
-select
-{_ALERT}
-from going_on as alert
-join last on last.client_id = alert.client_id and last.alert_id = alert.id
-where last.status in ('sent', 'dead') and last.told_at <= %(as_of)s::timestamptz - make_interval(secs => alert.repeat_s)
-order by alert.client_id, alert.id, last.channel_id
-"""
-
-# What waits to be sent still, of alerts that somebody may have taken on, put off or silenced since it was made.
-WAITING = """
-select
-    alert.client_id, alert.rule_id, alert.pipeline_id, alert.level, alert.acknowledged_at, alert.snoozed_until, last.id
-from pulsewatch.notification as last
-join pulsewatch.alert on alert.client_id = last.client_id and alert.id = last.alert_id
-where last.status = 'pending'
-    and last.reason <> 'resolved'
-    and last.created_at < %(as_of)s
-    and alert.resolved_at is null
-    and (
-        alert.acknowledged_at is not null
-        or alert.snoozed_until > %(as_of)s
-        or exists (
-            select
-            from pulsewatch.silence
-            where silence.starts_at <= %(now)s
-                and silence.ends_at > %(as_of)s
-                and (silence.client_id is null or silence.client_id = alert.client_id)
-        )
-    )
-order by last.client_id, last.id
-"""
-
-HOLD = """
-update pulsewatch.notification as waiting
-set status = 'held', held_by = overlay.held_by, silence_id = overlay.silence_id
-from unnest(%(client_ids)s::bigint[], %(ids)s::uuid[], %(held_by)s::text[], %(silence_ids)s::uuid[])
-    as overlay (client_id, id, held_by, silence_id)
-where waiting.client_id = overlay.client_id and waiting.id = overlay.id and waiting.status = 'pending'
-"""
-
-DROP = """
-update pulsewatch.notification as held
-set status = 'dropped'
-from unnest(%(client_ids)s::bigint[], %(alert_ids)s::uuid[], %(channel_ids)s::bigint[])
-    as unwanted (client_id, alert_id, channel_id)
-where held.client_id = unwanted.client_id
-    and held.alert_id = unwanted.alert_id
-    and held.channel_id = unwanted.channel_id
-    and held.status = 'held'
-"""
 
 
 def remind(connection: Connection, as_of: datetime, now: datetime | None = None) -> int:
@@ -194,16 +46,18 @@ def remind(connection: Connection, as_of: datetime, now: datetime | None = None)
         held = [dict(row) for row in connection.exec_driver_sql(HELD).mappings()]
     due = [dict(row) for row in connection.exec_driver_sql(DUE, {"as_of": as_of}).mappings()]
     waiting = [dict(row) for row in connection.exec_driver_sql(WAITING, {"as_of": as_of, "now": now}).mappings()]
-    if not held and not due and not waiting:
+    untold = [dict(row) for row in connection.exec_driver_sql(UNTOLD).mappings()]
+    if not held and not due and not waiting and not untold:
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
-    known = _Known(connection, [*held, *due, *waiting], as_of, now)
+    known = _Known(connection, [*held, *due, *waiting, *untold], as_of, now)
     _hold(connection, [(row, overlay) for row in waiting if (overlay := known.overlay(row)) is not None])
     made = insert(
         connection,
         [
             *(told for row in held if (told := known.message(row, Reason.CATCH_UP)) is not None),
             *(told for row in due if (told := known.message(row, Reason.REPEAT)) is not None),
+            *(told for row in untold if (told := known.message(row, Reason.CATCH_UP)) is not None),
         ],
     )
     supersede(connection, made)
@@ -264,21 +118,56 @@ class _Known:
         channel = self._channels.get((row["rule_id"], row["channel_id"]))
         if known is None or channel is None or not channel.is_enabled or self.overlay(row) is not None:
             return None
-        id_ = notification_id(row["alert_id"], row["event_seq"], reason, row["channel_id"], after=row["id"])
-        message = Message.model_validate(row["body"]).model_copy(
-            update={
-                "notification_id": id_,
-                "reason": reason,
-                "status": MessageStatus.FIRING,
-                "level": MessageLevel(Level(row["level"]).word or ""),
-                "summary": row["summary"],
-                "value": row["value"],
-                "threshold": row["threshold"],
-            }
-        )
+        rule, target = known
+        id_ = notification_id(row["alert_id"], row["event_seq"], reason, row["channel_id"], after=row["newest_id"])
+        message = _again(row, id_, reason) if "body" in row else _first(row, id_, reason, rule, target)
         return Notification(
             row["client_id"], channel.id, message, row["event_as_of"], row["event_seq"], None, self._as_of
         )
+
+
+def _again(row: Mapping[str, Any], id_: UUID, reason: Reason) -> Message:
+    """The last message, as things stand now."""
+    return Message.model_validate(row["body"]).model_copy(
+        update={
+            "notification_id": id_,
+            "reason": reason,
+            "status": MessageStatus.FIRING,
+            "level": MessageLevel(Level(row["level"]).word or ""),
+            "summary": row["summary"],
+            "value": row["value"],
+            "threshold": row["threshold"],
+        }
+    )
+
+
+def _first(row: Mapping[str, Any], id_: UUID, reason: Reason, rule: Rule, target: Described) -> Message:
+    """What the event would have told, as things stand now."""
+    told = Told(
+        client_id=row["client_id"],
+        alert_id=row["alert_id"],
+        event_as_of=row["event_as_of"],
+        event_seq=row["event_seq"],
+        reason=reason,
+        rule=rule,
+        target=target,
+        level=Level(row["level"]),
+        prev_level=Level(row["prev_level"]),
+        max_level=Level(row["max_level"]),
+        value=row["value"],
+        threshold=row["threshold"],
+        summary=row["summary"],
+        fired_at=row["fired_at"],
+        resolved_at=None,
+        acknowledged_at=row["acknowledged_at"],
+        snoozed_until=row["snoozed_until"],
+        labels=row["labels"],
+        annotations=row["annotations"],
+        run_ids=[UUID(run_id) for run_id in row["runs"] or ()],
+        is_backfill=False,
+        is_dry_run=False,
+    )
+    return message_of(told, id_)
 
 
 def _hold(connection: Connection, rows: Sequence[tuple[Mapping[str, Any], Held]]) -> None:
