@@ -1,5 +1,6 @@
 """What is tried again, and when; what is not; which channels are switched off."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from pulsewatch import notifications
 from pulsewatch.db import make_engine
 from pulsewatch.delivery import Delivered
 from tests import telling
+from tests.channels.receivers import Postbox, mail_server
 from tests.delivering import attempts, end, fire, fire_more, one_row, send, shown, tell, waits_s
 from tests.rows import NOON
 from tests.telling import DROP, Answer, Receiver, add_channel, after
@@ -138,6 +140,53 @@ def test_the_end_of_what_may_have_arrived_is_told_three_days_long(
     end(engine, fired, 60)
     assert send(engine, 86_401) == Delivered(sent=1)
     assert shown(engine) == [("fired", "dead"), ("resolved", "sent")]
+
+
+def fire_by_mail(engine: Engine, postbox: Postbox, *names: str) -> None:
+    """An alert, and a channel by which these are to hear of it."""
+    fire(engine, "http://127.0.0.1:9/", kind="email")
+    config = {
+        "host": "127.0.0.1", "port": postbox.port, "security": "none", "sender": "alerts@pulse.example",
+        "recipients": [f"{name}@acme.example" for name in names],
+    }  # fmt: skip
+    with engine.begin() as connection:
+        statement = "update pulsewatch.channel set config = cast(:config as jsonb)"
+        connection.execute(text(statement), {"config": json.dumps(config)})
+
+
+def test_recipients_that_were_refused_for_now_get_the_same_mail_later_and_nobody_gets_it_twice(engine: Engine) -> None:
+    with mail_server() as postbox:
+        fire_by_mail(engine, postbox, "ops", "night", "gone")
+        postbox.to_recipient = {"night@acme.example": "450 later", "gone@acme.example": "550 nobody"}
+        assert send(engine) == Delivered(retry=1)
+        assert send(engine, 11) == Delivered(retry=1)
+        postbox.to_recipient = {}
+        assert send(engine, 60) == Delivered(sent=1)
+        assert [got.recipients for got in postbox.got] == [["ops@acme.example"], ["night@acme.example"]]
+        first_id, second_id = (got.mail["Message-ID"] for got in postbox.got)
+    assert first_id == second_id
+    assert shown(engine, "status, provider_ref, last_error") == [
+        ("sent", first_id, "Refused: gone@acme.example (550 nobody).")
+    ]
+    assert attempts(engine, "n, outcome, error") == [
+        (1, "retry", "Refused: gone@acme.example (550 nobody), night@acme.example (450 later)."),
+        (2, "retry", "Refused: night@acme.example (450 later)."),
+        (3, "sent", "Refused: gone@acme.example (550 nobody)."),
+    ]
+    assert one_row(engine, "select unanswered_since, permanent_failures from pulsewatch.channel")[1] == 0
+
+
+def test_a_mail_that_some_have_is_sent_although_the_others_are_refused_for_good_later(engine: Engine) -> None:
+    with mail_server() as postbox:
+        fire_by_mail(engine, postbox, "ops", "night")
+        postbox.to_recipient = {"night@acme.example": "450 later"}
+        assert send(engine) == Delivered(retry=1)
+        assert one_row(engine, "select unanswered_since from pulsewatch.channel") == (None,)
+        postbox.to_recipient = {"night@acme.example": "550 nobody"}
+        assert send(engine, 11) == Delivered(sent=1)
+        assert len(postbox.got) == 1
+    assert shown(engine, "status, last_error") == [("sent", "Refused: night@acme.example (550 nobody).")]
+    assert one_row(engine, "select permanent_failures from pulsewatch.channel") == (0,)
 
 
 # -- failures that do not ------------------------------------------------------------------------------------------

@@ -251,7 +251,7 @@ def settle(engine: Engine, results: Sequence[Result]) -> None:
     }
     names = (
         "outcome", "started_at", "latency_s", "http_status", "error", "retry_after_s", "next_attempt_at",
-        "provider_ref",
+        "provider_ref", "rest",
     )  # fmt: skip
     columns |= {name: [getattr(result, name) for result in results] for name in names}
     with engine.begin() as connection:

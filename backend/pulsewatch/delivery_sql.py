@@ -209,15 +209,16 @@ claimed as (
         and notification.lease_token is not distinct from chosen.lease_token
     returning
         notification.client_id, notification.id, notification.channel_id, notification.alert_id, notification.reason,
-        notification.attempt_count, notification.body, notification.next_attempt_at, notification.created_at,
-        chosen.attempt_count as lost_n, chosen.lease_until as lost_until
+        notification.attempt_count, notification.body, notification.rest, notification.next_attempt_at,
+        notification.created_at, chosen.attempt_count as lost_n, chosen.lease_until as lost_until
 ),
 
 lost as ({_INSERT_LOST.format(source="claimed")})
 
 select
     claimed.client_id, claimed.id, claimed.channel_id, claimed.alert_id, claimed.reason, claimed.attempt_count,
-    claimed.lost_until is not null as is_taken_over, claimed.body, channel.kind, channel.config, channel.secrets
+    claimed.lost_until is not null as is_taken_over, claimed.body, channel.kind, channel.config, channel.secrets,
+    claimed.rest
 from claimed
 join pulsewatch.channel on channel.id = claimed.channel_id
 order by claimed.channel_id, claimed.next_attempt_at, claimed.created_at, claimed.id
@@ -241,14 +242,14 @@ SETTLE = """
 with said as (
     select
         client_id, id, lease_token, outcome, started_at, latency_s, http_status, error, retry_after_s, next_attempt_at,
-        provider_ref
+        provider_ref, rest
     from unnest(
         %(client_id)s::bigint[], %(id)s::uuid[], %(lease_token)s::uuid[], %(outcome)s::text[],
         %(started_at)s::timestamptz[], %(latency_s)s::float8[], %(http_status)s::integer[], %(error)s::text[],
-        %(retry_after_s)s::float8[], %(next_attempt_at)s::timestamptz[], %(provider_ref)s::text[]
+        %(retry_after_s)s::float8[], %(next_attempt_at)s::timestamptz[], %(provider_ref)s::text[], %(rest)s::text[]
     ) as each (
         client_id, id, lease_token, outcome, started_at, latency_s, http_status, error, retry_after_s, next_attempt_at,
-        provider_ref
+        provider_ref, rest
     )
 ),
 
@@ -265,6 +266,7 @@ settled as (
             when said.outcome = 'sent' then said.started_at + make_interval(secs => said.latency_s)
         end,
         provider_ref = said.provider_ref,
+        rest = coalesce(said.rest::jsonb, notification.rest),
         last_error = case when said.outcome = 'returned' then notification.last_error else said.error end,
         next_attempt_at = coalesce(said.next_attempt_at, notification.next_attempt_at),
         attempt_count = notification.attempt_count - (said.outcome = 'returned')::integer,

@@ -1,5 +1,6 @@
 """Sends one notification and says what became of it; in any thread, outside of any transaction."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from pulsewatch.channels import CHANNELS
-from pulsewatch.channels.base import ChannelKind, Message, Permanent, Temporary
+from pulsewatch.channels.base import ChannelKind, Message, Partly, Permanent, Sent, Temporary
 from pulsewatch.outbound import Outbound
 from pulsewatch.secretbox import SecretBox, open_box
 from pulsewatch.settings import Settings
@@ -42,6 +43,8 @@ class Claimed:
     kind: str
     config: Mapping[str, Any]
     secrets: bytes | None
+    rest: Mapping[str, Any] | None = None
+    """Where some have it: fields of the config for the others, what the receiver calls it, and who never gets it."""
     thread_ref: str | None = None
 
 
@@ -58,6 +61,7 @@ class Result:
     retry_after_s: float | None = None
     next_attempt_at: datetime | None = None
     provider_ref: str | None = None
+    rest: str | None = None
     is_gone: bool = False
 
     @property
@@ -66,7 +70,7 @@ class Result:
 
     @property
     def is_unanswered(self) -> bool:
-        return self.outcome == "retry" and self.http_status is None
+        return self.outcome == "retry" and self.http_status is None and self.rest is None
 
     @property
     def is_silent(self) -> bool:
@@ -111,18 +115,28 @@ def send(sending: Sending, claimed: Claimed) -> Result:
     def result(outcome: Outcome, error: str | None = None, http_status: int | None = None) -> Result:
         return Result(claimed, outcome, started_at, time.monotonic() - began_s, http_status, error)
 
+    def taken(sent: Sent) -> Result:
+        return replace(result("sent", sent.note, sent.http_status), provider_ref=sent.provider_ref)
+
+    before = None if claimed.rest is None else Sent(claimed.rest["provider_ref"], note=claimed.rest["note"])
     try:
         kind = CHANNELS[claimed.kind]
         message = Message.model_validate(claimed.body)
         sent = kind.send(
             message,
-            kind.Config.model_validate(claimed.config),
+            kind.Config.model_validate({**claimed.config, **(claimed.rest or {}).get("config", {})}),
             _secrets(sending, kind, claimed.secrets),
             sending.outbound,
             claimed.thread_ref,
         )
-        return replace(result("sent", sent.note, sent.http_status), provider_ref=sent.provider_ref)
+        return taken(_both(before, sent))
+    except Partly as partly:
+        sent = _both(before, partly.sent)
+        rest = {"config": partly.rest, "provider_ref": sent.provider_ref, "note": sent.note}
+        return _put_off(sending, replace(result("retry", partly.detail), rest=json.dumps(rest)), None)
     except Permanent as refused:
+        if before is not None:
+            return taken(_both(before, Sent(note=refused.detail)))
         return replace(result("permanent", refused.detail, refused.http_status), is_gone=refused.disables)
     except Temporary as failed:
         said = result("retry", failed.detail, failed.http_status)
@@ -131,6 +145,14 @@ def send(sending: Sending, claimed: Claimed) -> Result:
         # Ours to mend, not theirs: a key that is missing, a kind that only a newer version knows. It can wait.
         log.warning("a notification cannot be sent and is tried again: %s", type(error).__name__, exc_info=True)
         return _put_off(sending, result("retry", f"PulseWatch could not send it: {type(error).__name__}."), None)
+
+
+def _both(before: Sent | None, sent: Sent) -> Sent:
+    """How it went with all, of whom some had it before."""
+    if before is None:
+        return sent
+    note = " ".join(note for note in (before.note, sent.note) if note)
+    return Sent(before.provider_ref, sent.http_status, note or None)
 
 
 def _secrets(sending: Sending, kind: ChannelKind[Any, Any], secrets: bytes | None) -> Any:

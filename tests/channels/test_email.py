@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pulsewatch.channels import email
-from pulsewatch.channels.base import Message, Permanent, Sent, Temporary
+from pulsewatch.channels.base import Message, Partly, Permanent, Sent, Temporary
 from pulsewatch.channels.email import Config, Secrets, compose
 from pulsewatch.outbound import Outbound, _tls
 from tests.channels.certificates import Authority
@@ -226,6 +226,16 @@ def test_one_recipient_that_is_refused_is_told_and_the_others_have_their_mail(
     sent = send(outbound, postbox)
     assert sent == Sent(provider_ref=FIRST_ID, note="Refused: night@acme.example (550 nobody here).")
     assert [got.recipients for got in postbox.got] == [["ops@acme.example"]]
+
+
+def test_recipients_that_are_refused_for_now_are_left_for_another_try(outbound: Outbound, postbox: Postbox) -> None:
+    postbox.to_recipient = {"ops@acme.example": "450 later", "night@acme.example": "550 nobody here"}
+    with pytest.raises(Partly) as partly:
+        send(outbound, postbox, recipients=["night@acme.example", "ops@acme.example", "boss@acme.example"])
+    assert partly.value.detail == "Refused: night@acme.example (550 nobody here), ops@acme.example (450 later)."
+    assert partly.value.rest == {"recipients": ["ops@acme.example"]}
+    assert partly.value.sent == Sent(provider_ref=FIRST_ID, note="Refused: night@acme.example (550 nobody here).")
+    assert [got.recipients for got in postbox.got] == [["boss@acme.example"]]
 
 
 @pytest.mark.parametrize(("code", "error"), [(550, Permanent), (450, Temporary)])

@@ -381,6 +381,7 @@ def create_notification() -> None:
         ),
         sa.Column("silence_id", sa.Uuid(), comment="The silence that held it."),
         sa.Column("body", postgresql.JSONB(), nullable=False, comment="The message."),
+        sa.Column("rest", postgresql.JSONB(), comment="Where some have it: who is to get it still, who never will."),
         sa.Column("attempt_count", sa.Integer(), server_default="0", nullable=False, comment="Attempts so far."),
         sa.Column("next_attempt_at", TIMESTAMP, nullable=False, comment="Not before then."),
         sa.Column("lease_until", TIMESTAMP, comment="Until then it is somebody's who sends it."),
@@ -630,7 +631,7 @@ WORDS = {
     "alert_rule_version": ("spec", "author", "comment"),
     "silence": ("matchers", "comment", "author"),
     "channel": ("key", "title", "config", "secrets", "disabled_reason"),
-    "notification": ("body", "provider_ref", "last_error"),
+    "notification": ("body", "rest", "provider_ref", "last_error"),
     "notification_attempt": ("error",),
 }
 MARK_EVERYTHING = """

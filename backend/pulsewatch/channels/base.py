@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -159,6 +159,18 @@ class Temporary(Undelivered):
     def __init__(self, detail: str, http_status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(detail, http_status)
         self.retry_after_s = retry_after_s
+
+
+class Partly(Temporary):
+    """Some have it. What is left is worth another try, by `rest` in place of these fields of the config.
+
+    sent says how it went with the others, and with those that no other try would reach.
+    """
+
+    def __init__(self, detail: str, rest: Mapping[str, Any], sent: Sent) -> None:
+        super().__init__(detail)
+        self.rest = rest
+        self.sent = sent
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pulsewatch.channels import base, email_text
-from pulsewatch.channels.base import ChannelKind, Message, Permanent, Sent, Temporary
+from pulsewatch.channels.base import ChannelKind, Message, Partly, Permanent, Sent, Temporary
 from pulsewatch.channels.words import one_line
 from pulsewatch.outbound import AddressBlocked, Outbound, Unreachable
 
@@ -87,7 +87,12 @@ def send(message: Message, config: Config, secrets: Secrets, outbound: Outbound,
         # Once the server has taken the mail, a goodbye that fails changes nothing.
         if refused is None:
             raise undelivered(error) from error
-    return Sent(provider_ref=message_id(message, config), note=told(refused or {}))
+    for_good = {address: said for address, said in (refused or {}).items() if said[0] >= 500}
+    sent = Sent(provider_ref=message_id(message, config), note=told(for_good))
+    if refused and len(for_good) < len(refused):
+        later = [address for address in config.recipients if address in refused and address not in for_good]
+        raise Partly(told(refused) or "", {"recipients": later}, sent)
+    return sent
 
 
 def undelivered(error: Exception) -> Permanent | Temporary:

@@ -256,6 +256,7 @@ notification = Table(
     Column("held_by", Text, comment="Why it was held: silence, acknowledged, snoozed, dry_run, backfill ..."),
     Column("silence_id", Uuid, comment="The silence that held it."),
     Column("body", JSONB, nullable=False, comment="The message."),
+    Column("rest", JSONB, comment="Where some have it: who is to get it still, who never will."),
     Column("attempt_count", Integer, nullable=False, server_default="0", comment="Attempts so far."),
     Column("next_attempt_at", Timestamp, nullable=False, comment="Not before then."),
     Column("lease_until", Timestamp, comment="Until then it is somebody's who sends it."),
