@@ -145,6 +145,17 @@ def test_what_the_receiver_knows_better_is_not_sent_again(
     assert problem(retry(admin, path)) == (409, "superseded", [])
 
 
+@pytest.mark.parametrize(("status", "is_refused"), [("pending", True), ("held", False), ("dropped", False)])
+def test_what_a_newer_message_is_to_tell_is_not_sent_again(
+    world: World, admin: Api, fired: Fired, channel: int, status: str, is_refused: bool
+) -> None:
+    path = add(world, fired, channel, "dead", minutes_ago=20)
+    add(world, fired, channel, "pending", minutes_ago=25)
+    add(world, fired, channel, status, minutes_ago=5, reason="level_changed")
+    answer = retry(admin, path)
+    assert problem(answer) == (409, "superseded", []) if is_refused else answer.status_code == 200
+
+
 def test_that_it_goes_on_is_not_told_once_it_is_over(world: World, admin: Api, slug: str) -> None:
     over = fire(world, slug, is_resolved=True)
     with world.begin() as connection:

@@ -198,8 +198,8 @@ def retry_notification(id_: NotificationId, caller: Writer, engine: Database) ->
 
 
 def _refuse_stale(connection: Connection, row: Row[Any]) -> None:
-    """Raises Problem 409 where the channel is gone, its receiver knows of a later state of the alert already, or would
-    never hear that it is over.
+    """Raises Problem 409 where the channel is gone, its receiver knows of a later state of the alert already or is to
+    hear of one, or would never hear that it is over.
     """
     gone = select(channel.c.id).where(channel.c.id == row.channel_id, channel.c.deleted_at.is_not(None))
     if connection.execute(gone).first() is not None:
@@ -216,7 +216,7 @@ def _refuse_stale(connection: Connection, row: Row[Any]) -> None:
         notification.c.alert_id == row.alert_id,
         notification.c.channel_id == row.channel_id,
         notification.c.created_at > row.created_at,
-        notification.c.status.in_(("leased", "sent")),
+        notification.c.status.in_(("pending", "leased", "sent")),
     )
     if connection.execute(newer.limit(1)).first() is not None:
-        raise Problem(409, "superseded", "The channel has taken a newer message about this alert.")
+        raise Problem(409, "superseded", "The channel has taken a newer message about this alert, or is to get one.")
