@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from pulsewatch import alert_targets, backtest
 from pulsewatch.backfill import backfill
@@ -99,6 +100,31 @@ def test_nobody_is_told_of_it_not_even_when_it_ends_live(stage: Stage) -> None:
         ("fired", "dropped", "backfill"),
         ("fired", "dropped", "backfill"),
         ("fired", "pending", None),
+    ]
+
+
+def test_what_gets_worse_live_is_told_and_that_it_is_over(stage: Stage) -> None:
+    tell(stage, 60, *PAST)
+    with stage.engine.begin() as connection:
+        add_channel(connection)
+    stage.rule(60, levels={"warning": 2, "critical": 3}, channels=["ops"])
+    fill(stage)
+    tell(stage, 62, (62, FAILED))
+    stage.tick(63)
+    told = "select reason, status, held_by from pulsewatch.notification order by created_at, event_seq"
+    assert [tuple(row) for row in stage.rows(told)][2:] == [("level_changed", "pending", None)]
+    with stage.engine.begin() as connection:
+        sent = "update pulsewatch.notification set status = 'sent', sent_at = :at where status = 'pending'"
+        connection.execute(text(sent), {"at": at(63)})
+    stage.tick(63 + 240)
+    tell(stage, 304, (304, SUCCEEDED))
+    stage.tick(305)
+    assert [tuple(row) for row in stage.rows(told)] == [
+        ("fired", "dropped", "backfill"),
+        ("fired", "dropped", "backfill"),
+        ("level_changed", "sent", None),
+        ("repeat", "superseded", None),
+        ("resolved", "pending", None),
     ]
 
 

@@ -390,7 +390,7 @@ def test_one_that_was_given_up_is_told_again_all_the_same(connection: Connection
 
 @pytest.mark.parametrize(
     "hold",
-    [{"acknowledged_at": NOON}, {"snoozed_until": after(2 * HOURS_4)}, {"is_backfill": True}, {"is_dry_run": True}],
+    [{"acknowledged_at": NOON}, {"snoozed_until": after(2 * HOURS_4)}, {"is_dry_run": True}],
 )
 def test_what_somebody_has_taken_on_is_not_repeated(connection: Connection, fired: Told, hold: dict[str, Any]) -> None:
     told(connection, fired)

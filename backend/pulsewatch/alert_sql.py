@@ -97,7 +97,7 @@ on conflict (client_id, as_of, alert_id, seq) do nothing
 ALERTS = """
 select
     alert.client_id, alert.id, alert.level, alert.max_level, alert.summary, alert.fired_at, alert.resolved_at,
-    alert.acknowledged_at, alert.snoozed_until, alert.labels, alert.annotations, alert.is_backfill, alert.is_dry_run
+    alert.acknowledged_at, alert.snoozed_until, alert.labels, alert.annotations, alert.is_dry_run
 from unnest(%(client_ids)s::bigint[], %(ids)s::uuid[]) as wanted (client_id, id)
 join pulsewatch.alert on alert.client_id = wanted.client_id and alert.id = wanted.id
 """

@@ -96,7 +96,7 @@ def write(
         told = _write_events(connection, events, known_at, is_backfill=is_backfill)
         if told:
             as_of = max(event.change.as_of for event in told)
-            notifying.notify(connection, _told(connection, told), as_of, now)
+            notifying.notify(connection, _told(connection, told, is_backfill=is_backfill), as_of, now)
     return len(events)
 
 
@@ -311,7 +311,7 @@ def _event_row(event: _Event, known_at: datetime | None, *, is_backfill: bool) -
     }
 
 
-def _told(connection: Connection, events: Sequence[_Event]) -> list[notifying.Told]:
+def _told(connection: Connection, events: Sequence[_Event], *, is_backfill: bool) -> list[notifying.Told]:
     """What is to be told, with the alerts as they are now."""
     ids = {(event.change.target.client_id, event.alert_id) for event in events}
     wanted = {"client_ids": [client_id for client_id, _ in ids], "ids": [alert_id for _, alert_id in ids]}
@@ -341,7 +341,8 @@ def _told(connection: Connection, events: Sequence[_Event]) -> list[notifying.To
                 labels=alert.labels,
                 annotations=alert.annotations,
                 run_ids=() if event.change.observation is None else event.change.observation.run_ids,
-                is_backfill=alert.is_backfill,
+                # Of the event: what becomes of an alert of the past is told once it happens now.
+                is_backfill=is_backfill,
                 is_dry_run=alert.is_dry_run,
             )
         )

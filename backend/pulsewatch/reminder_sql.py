@@ -94,7 +94,6 @@ with going_on as (
     join pulsewatch.alert_rule_version as version
         on version.rule_id = rule.id and version.version = rule.version
     where alert.resolved_at is null
-        and not alert.is_backfill
         and not alert.is_dry_run
         and alert.acknowledged_at is null
         and (alert.snoozed_until is null or alert.snoozed_until <= %(as_of)s)

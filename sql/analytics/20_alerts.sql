@@ -123,7 +123,8 @@ comment on column analytics.alerts.runbook_url is 'What to do, by the rule.';
 comment on column analytics.alerts.event_count is 'Events of it: what happened to it, and what people did.';
 comment on column analytics.alerts.notification_count is 'Messages about it, also those that were held back.';
 comment on column analytics.alerts.sent_count is 'Messages about it that were sent.';
-comment on column analytics.alerts.is_backfill is 'It was worked out afterwards, from history; nobody was told.';
+comment on column analytics.alerts.is_backfill is
+'It was worked out afterwards, from history; nobody was told that it fired.';
 comment on column analytics.alerts.is_dry_run is 'Its rule only tries: nobody was told.';
 comment on column analytics.alerts.first_acknowledged_at is
 'When somebody first took it on, whatever came of it; null: nobody did.';

@@ -65,7 +65,7 @@ class Alert(Answer):
     snoozed_until: datetime | None = Field(description="Until then nobody is told again, unless it gets worse.")
     resolved_at: datetime | None = Field(description="When it ended; null while it is open.", examples=[None])
     resolve_reason: ResolveReason | None = Field(description="Why it ended.", examples=[None])
-    is_backfill: bool = Field(description="Worked out afterwards; nobody was told.", examples=[False])
+    is_backfill: bool = Field(description="Worked out afterwards; nobody was told that it fired.", examples=[False])
     is_dry_run: bool = Field(description="Of a rule that only tries; nobody is told.", examples=[False])
 
 
