@@ -251,19 +251,34 @@ def test_the_quality_of_a_rule_is_that_of_the_last_28_days(alerts: Alerting) -> 
     now = alerts.connection.execute(text("select now()")).scalar_one()
     for number, days in enumerate((1, 2, 3, 27, 29)):
         fired_at = now - timedelta(days=days)
-        alerts.alert(number, fired_at=fired_at, resolved_at=fired_at + MINUTE, pipeline_id=number, is_backfill=True)
+        alerts.alert(number, fired_at=fired_at, resolved_at=fired_at + MINUTE, pipeline_id=number)
     fired_at = now - timedelta(hours=1)
-    alerts.alert(9, fired_at=fired_at, acknowledged_at=fired_at + 2 * MINUTE, level=2, is_dry_run=True)
+    alerts.alert(9, fired_at=fired_at, acknowledged_at=fired_at + 2 * MINUTE, level=2)
+    for number, flag in enumerate(("is_dry_run", "is_backfill", "is_backfill"), 10):
+        alerts.alert(number, fired_at=now, pipeline_id=number, **{flag: True})
+    alerts.connection.execute(
+        text("update pulsewatch.alert_rule set created_at = :at"), {"at": now - timedelta(days=40)}
+    )
     never = rule(alerts.acme, "never")
     rule(alerts.acme, "gone", deleted_at=at(3))
     rows = read(alerts.connection, "select * from analytics.rule_quality order by rule")
     kind = "consecutive_failures"
     assert rows == [
         (None, alerts.rule_id, None, "failures", "Too many failures", kind, True, False, 5, 1.25, 1, 1, 4, 1, 0.8, 0.2,
-         120.0, 60.0, fired_at),
+         120.0, 60.0, fired_at, 1, 2),
         (None, never, None, "never", "Too many failures", kind, True, False, 0, 0.0, 0, 0, 0, 0, None, None, None, None,
-         None),
+         None, 0, 0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("age", "a_week"), [(0.5, 14.0), (2, 7.0), (14, 1.0), (28, 0.5), (300, 0.5)])
+def test_how_often_a_young_rule_fires_is_told_by_its_age(alerts: Alerting, age: float, a_week: float) -> None:
+    now = alerts.connection.execute(text("select now()")).scalar_one()
+    for number in (1, 2):
+        alerts.alert(number, fired_at=now, pipeline_id=number)
+    made_at = now - timedelta(days=age)
+    alerts.connection.execute(text("update pulsewatch.alert_rule set created_at = :at"), {"at": made_at})
+    assert read(alerts.connection, "select fired_per_week from analytics.rule_quality") == [(a_week,)]
 
 
 # -- silences ------------------------------------------------------------------------------------------------

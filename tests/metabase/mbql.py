@@ -103,6 +103,8 @@ class _Stage:
             return SQL("count(*)")
         if kind in ("sum", "max", "avg"):
             return SQL("{}({})").format(SQL(kind), self.expression(arguments[0]))
+        if kind == "median":
+            return SQL("percentile_cont(0.5) within group (order by {})").format(self.expression(arguments[0]))
         assert kind == "/", kind
         part, whole = (self.expression(argument) for argument in arguments)
         return SQL("cast({} as double precision) / nullif({}, 0)").format(part, whole)

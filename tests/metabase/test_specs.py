@@ -85,7 +85,7 @@ def test_questions_sum_numbers_and_look_back_over_times(specs: Specs, types: dic
     for question in questions(specs):
         assert question.table is not None
         for number in question.numbers.values():
-            for column in (number.sum, number.max, number.mean, *(number.share or ())):
+            for column in (number.sum, number.max, number.mean, number.median, *(number.share or ())):
                 assert column is None or types[question.table, column] in NUMBERS, (question.key, column)
         for condition in question.where:
             kind = types[question.table, condition.column]
@@ -223,7 +223,7 @@ FAULTS = [
     (
         "questions.yaml",
         lambda content: number(content).update(sum="failed_count"),
-        "count, sum, max, mean and share",
+        "count, sum, max, mean, median and share",
     ),
     ("questions.yaml", lambda content: first_question(content).update(where=[{"column": "day_utc"}]), ONE_THING),
     ("tables.yaml", lambda content: content["tables"].update(nothing={"title": "Nothing"}), "analytics.nothing, which"),

@@ -174,6 +174,8 @@ class _Query:
             return ["max", options, self.field(number.max)]
         if number.mean is not None:
             return ["avg", options, self.field(number.mean)]
+        if number.median is not None:
+            return ["median", options, self.field(number.median)]
         return ["count", options]
 
     def breakout(self, by: str) -> list[Any]:

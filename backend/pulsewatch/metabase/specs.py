@@ -76,13 +76,15 @@ class Aggregate(Spec):
     sum: str | None = None
     max: str | None = None
     mean: str | None = None
+    median: str | None = None
     share: tuple[str, str] | None = None
     colour: str | None = None
 
     @model_validator(mode="after")
     def is_one_number(self) -> Self:
-        if len([value for value in (self.count, self.sum, self.max, self.mean, self.share) if value is not None]) != 1:
-            msg = f"the number '{self.title}' must be one of count, sum, max, mean and share"
+        numbers = (self.count, self.sum, self.max, self.mean, self.median, self.share)
+        if len([value for value in numbers if value is not None]) != 1:
+            msg = f"the number '{self.title}' must be one of count, sum, max, mean, median and share"
             raise ValueError(msg)
         return self
 
@@ -250,7 +252,8 @@ def _columns_of(question: Question) -> Iterator[str]:
     yield from question.dimension_columns()
     yield from question.columns
     for number in question.numbers.values():
-        yield from (name for name in (number.sum, number.max, number.mean, *(number.share or ())) if name is not None)
+        named = (number.sum, number.max, number.mean, number.median, *(number.share or ()))
+        yield from (name for name in named if name is not None)
     yield from {name.removeprefix("-") for name in question.order} - question.numbers.keys()
 
 
