@@ -150,7 +150,7 @@ def test_another_kind_begins_without_secrets(world: World, admin: Api, client: s
         ({"kind": "webhook", "config": {"url": "ftp://x"}}, [("/config/url", "invalid_value")]),
         (
             {"kind": "webhook", "config": {"uri": "https://x"}},
-            [("/config/url", "missing_field"), ("/config/uri", "unknown_field")],
+            [("/config/uri", "unknown_field")],
         ),
         (WEBHOOK | {"secrets": {"header": {}}}, [("/secrets/header", "unknown_field")]),
         (WEBHOOK | {"secrets": {"headers": {"Host": "x"}}}, [("/secrets/headers", "invalid_value")]),
@@ -233,7 +233,7 @@ def test_a_cursor_continues_the_list(admin: Api, client: str) -> None:
 def test_each_kind_says_what_it_must_be_told(admin: Api) -> None:
     kinds = {item["name"]: item for item in admin.get("/v1/channel-kinds").json()["items"]}
     assert list(kinds) == ["email", "slack", "webhook"]
-    assert kinds["webhook"]["config"]["required"] == ["url"]
+    assert kinds["slack"]["secrets"]["required"] == ["url"]
     assert "password" in kinds["email"]["secrets"]["properties"]
 
 
@@ -262,6 +262,45 @@ def disable(world: World, client: str) -> None:
             " where client_id = (select id from pulsewatch.client where slug = :slug)"
         )
         connection.execute(text(statement), {"slug": client})
+
+
+SECRET_URL: dict[str, Any] = {
+    "kind": "webhook",
+    "config": {},
+    "secrets": {"url": "https://hooks.example.com/hush", "headers": {"Authorization": "Bearer hush"}},
+}
+
+
+def test_the_address_of_a_webhook_may_be_a_secret(world: World, admin: Api, client: str, path: str) -> None:
+    item = admin.put(path, SECRET_URL).json()
+    assert (item["config"], item["secrets_set"]) == ({"url": None, "receiver": "pulsewatch"}, ["headers", "url"])
+    assert stored(world, client) == SECRET_URL["secrets"]
+    assert admin.put(path, {"title": "Still"}).json()["secrets_set"] == ["headers", "url"]
+
+
+def test_secrets_do_not_follow_a_secret_address_either(world: World, admin: Api, client: str, path: str) -> None:
+    admin.put(path, SECRET_URL)
+    elsewhere = "https://thief.example.net/"
+    for change in ({"secrets": {"url": elsewhere}}, {"config": {"url": elsewhere}, "secrets": {"url": None}}):
+        assert problem(admin.put(path, change)) == (422, "invalid", [("/secrets/headers", "missing_field")])
+    assert stored(world, client) == SECRET_URL["secrets"]
+    assert admin.put(path, {"secrets": {"url": elsewhere, "headers": None}}).status_code == 200
+    assert stored(world, client) == {"url": elsewhere}
+
+
+@pytest.mark.parametrize(
+    ("config", "secrets", "code"),
+    [
+        ({}, {}, "missing_field"),
+        ({"url": None}, {"url": None}, "missing_field"),
+        (WEBHOOK["config"], SECRET_URL["secrets"], "invalid_value"),
+    ],
+)
+def test_a_webhook_has_one_address(
+    admin: Api, path: str, config: dict[str, Any], secrets: dict[str, Any], code: str
+) -> None:
+    put = admin.put(path, {"kind": "webhook", "config": config, "secrets": secrets})
+    assert problem(put) == (422, "invalid", [("/config/url", code)])
 
 
 @pytest.mark.parametrize(

@@ -232,6 +232,13 @@ def test_what_arrives_is_what_was_signed(outbound: Outbound, receiver: Receiver)
     assert json.loads(got.body) == json.loads(json.dumps(payload(FIRING, "pulsewatch")))
 
 
+def test_an_address_among_the_secrets_is_posted_to(outbound: Outbound, receiver: Receiver) -> None:
+    sent = webhook.CHANNEL.send(FIRING, Config(), Secrets(url=receiver.url), outbound, None)
+    assert (sent, len(receiver.got)) == (Sent(http_status=200), 1)
+    with pytest.raises(Permanent):
+        webhook.CHANNEL.send(FIRING, Config(), Secrets(), outbound, None)
+
+
 def test_a_second_try_has_the_same_id_and_body(outbound: Outbound, receiver: Receiver) -> None:
     for _ in range(2):
         send(outbound, receiver)

@@ -257,12 +257,17 @@ def _kind_columns(
     secrets, wrong = read_model(kind.Secrets, named, ("secrets",))
     if config is None or secrets is None:
         raise invalid([*errors, *wrong])
+    conflict = kind.conflict(config, secrets)
+    if conflict is not None:
+        raise invalid([conflict])
     columns = {"config": config.model_dump(mode="json")}
-    leads_elsewhere = same is not None and any(
-        same.config.get(name) != columns["config"].get(name) for name in kind.Config.DESTINATION
-    )
+    changed = []
+    if same is not None:
+        changed = [name for name in kind.Config.DESTINATION if same.config.get(name) != columns["config"].get(name)]
+        changed += [name for name in kind.Secrets.DESTINATION if (stored or {}).get(name) != named.get(name)]
+    leads_elsewhere = bool(changed)
     if leads_elsewhere:
-        refuse_kept(stored or {}, given, kind.Config.DESTINATION)
+        refuse_kept(stored or {}, given, list(dict.fromkeys(changed)))
     # Encrypted, the same is never the same: what has not changed is left alone. What cannot be read must not come
     # back to life elsewhere.
     if same is None or (given and named != stored) or (leads_elsewhere and stored is None):

@@ -18,6 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from pulsewatch.outbound import AddressBlocked, Outbound, Reply, Unreachable
+from pulsewatch.problems import FieldError
 
 TIMEOUT_S = 10.0
 
@@ -113,10 +114,18 @@ class Secrets(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+    DESTINATION: ClassVar[tuple[str, ...]] = ()
+    """The secrets by which the others find their way, as in Config."""
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
     __str__ = __repr__
+
+
+def no_conflict(_config: Config, _secrets: Secrets) -> FieldError | None:
+    """Whatever was given goes together."""
+    return None
 
 
 C = TypeVar("C", bound=Config)
@@ -179,6 +188,7 @@ class ChannelKind(Generic[C, S]):
 
     send(message, config, secrets, outbound, thread_ref) raises Permanent or Temporary and nothing else; thread_ref is
     the provider_ref of the first message of the same alert that this channel took, None for the first.
+    conflict(config, secrets) tells what is wrong with the two together, None for nothing.
     """
 
     name: str
@@ -186,6 +196,7 @@ class ChannelKind(Generic[C, S]):
     Config: type[C]
     Secrets: type[S]
     send: Callable[[Message, C, S, Outbound, str | None], Sent]
+    conflict: Callable[[C, S], FieldError | None] = no_conflict
 
 
 def check_url(url: str) -> str:

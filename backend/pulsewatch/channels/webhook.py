@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from pulsewatch.channels import base
-from pulsewatch.channels.base import ChannelKind, Message, Reason, Sent, check_url, post
+from pulsewatch.channels.base import ChannelKind, Message, Permanent, Reason, Sent, check_url, post
 from pulsewatch.outbound import Outbound
+from pulsewatch.problems import FieldError
 
 # Alertmanager's own words, as far as it has them.
 REASONS = {
@@ -37,20 +38,35 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 OURS = {"content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection", "user-agent"}
 
 
+def check_given(url: str | None) -> str | None:
+    """The address, if there is one. Raises ValueError."""
+    return None if url is None else check_url(url)
+
+
 class Config(base.Config):
     DESTINATION = ("url",)
 
-    url: str = Field(max_length=2000, description="Where to POST.", examples=["https://example.org/hooks/pulsewatch"])
+    url: str | None = Field(
+        None,
+        max_length=2000,
+        description="Where to POST, unless the secrets say so.",
+        examples=["https://example.org/hooks/pulsewatch"],
+    )
     receiver: str = Field("pulsewatch", min_length=1, max_length=100, description="The `receiver` of the body.")
 
-    _url = field_validator("url")(check_url)
+    _url = field_validator("url")(check_given)
 
 
 class Secrets(base.Secrets):
+    DESTINATION = ("url",)
+
+    url: str | None = Field(None, max_length=2000, description="Where to POST, if whoever knows the address may.")
     signing_secrets: tuple[str, ...] = Field(
         (), max_length=5, description="`whsec_` and the base64 of 24 to 64 bytes. Several while they are rotated."
     )
     headers: dict[str, str] = Field({}, description="Further headers, such as Authorization.", max_length=20)
+
+    _url = field_validator("url")(check_given)
 
     @field_validator("signing_secrets")
     @classmethod
@@ -84,11 +100,23 @@ def key_of(secret: str) -> bytes:
 
 
 def send(message: Message, config: Config, secrets: Secrets, outbound: Outbound, thread_ref: str | None) -> Sent:  # noqa: ARG001
+    url = secrets.url or config.url
+    if url is None:
+        raise Permanent("It has no url.")
     body = encode(payload(message, config.receiver))
     headers = {"Content-Type": "application/json", **secrets.headers}
     headers |= signed_headers(webhook_id(message), int(time.time()), body, secrets.signing_secrets)
-    reply = post(outbound, config.url, headers, body)
+    reply = post(outbound, url, headers, body)
     return Sent(http_status=reply.status)
+
+
+def conflict(config: Config, secrets: Secrets) -> FieldError | None:
+    if config.url is None and secrets.url is None:
+        detail = "A webhook needs its url, here or, where the address alone lets people post, in secrets."
+        return FieldError("/config/url", "missing_field", detail)
+    if config.url is not None and secrets.url is not None:
+        return FieldError("/config/url", "invalid_value", "A webhook has one url: here or in secrets.")
+    return None
 
 
 def webhook_id(message: Message) -> str:
@@ -194,4 +222,4 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-CHANNEL = ChannelKind("webhook", "Webhook", Config, Secrets, send)
+CHANNEL = ChannelKind("webhook", "Webhook", Config, Secrets, send, conflict)
