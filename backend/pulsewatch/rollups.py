@@ -89,21 +89,26 @@ class Pace:
 
 
 def refresh(
-    engine: Engine, settings: Settings, as_of: datetime, pace: Pace | None = None, *, chunks: int = CHUNKS_PER_TICK
+    engine: Engine,
+    settings: Settings,
+    as_of: datetime,
+    pace: Pace | None = None,
+    *,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> int:
-    """Work out what marks touch, so many chunks at most; returns how many marks are done with.
+    """Work out what marks touch; returns how many marks are done with. Does nothing while another one does it.
 
-    Does nothing while another one does it. Who calls it again and again keeps the pace.
+    Who calls it again and again keeps the pace. After each chunk it is asked whether there may be another one.
     """
     pace = pace or Pace()
     done = 0
-    for _ in range(chunks):
+    for _ in range(CHUNKS_PER_TICK):
         limit = pace.marks
         with engine.begin() as connection:
             marks, cells = refresh_chunk(connection, settings, as_of, limit=limit)
         done += marks
         pace.adapt(marks, cells)
-        if marks < limit:
+        if marks < limit or not may_go_on():
             break
     return done
 

@@ -106,16 +106,16 @@ class Refresher:
         began_s = time.monotonic()
         if began_s < self._rests_until_s:
             return
-        chunks = rollups.CHUNKS_PER_TICK
         try:
-            with self._engine.connect() as connection:
-                if rollups.is_pouring_in(connection) and rollups.lag(connection)[1] < LONG_S:
-                    chunks = 1
-            rollups.refresh(self._engine, self._settings, as_of, self._pace, chunks=chunks)
+            rollups.refresh(self._engine, self._settings, as_of, self._pace, may_go_on=self._may_go_on)
         finally:
-            ended_s = time.monotonic()
-            if chunks == 1:
+            if not self._may_go_on():
+                ended_s = time.monotonic()
                 self._rests_until_s = ended_s + REST * (ended_s - began_s)
+
+    def _may_go_on(self) -> bool:
+        with self._engine.connect() as connection:
+            return not rollups.is_pouring_in(connection) or rollups.lag(connection)[1] >= LONG_S
 
 
 def judge_slots(engine: Engine, settings: Settings, as_of: datetime) -> None:
