@@ -18,7 +18,12 @@ from pulsewatch.submissions import Item, Submission
 
 # A whole hour some days back, so that nothing is too old or yet to come.
 BEGIN = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(days=5)
-RECEIVED = {"run_event": "received_at", "run": "received_at", "dirty": "marked_at"}
+RECEIVED = (
+    ("run_event", "received_at"),
+    ("run", "received_at"),
+    ("run", "first_received_at"),
+    ("dirty", "marked_at"),
+)
 
 
 def at(minutes: float) -> datetime:
@@ -43,7 +48,7 @@ class Stage:
         assert not receipt.rejected
         with self.engine.begin() as connection:
             connection.execute(text("set local session_replication_role = replica"))
-            for table, column in RECEIVED.items():
+            for table, column in RECEIVED:
                 change = f"update pulsewatch.{table} set {column} = :at where {column} > :future"
                 # What was received after the test's times was received just now.
                 connection.execute(text(change), {"at": at(minutes), "future": BEGIN + timedelta(days=4)})

@@ -77,7 +77,10 @@ def for_client(events: Sequence[RunEvent], suffix: str) -> list[RunEvent]:
 def stored_rows(engine: Engine, suffix: str) -> tuple[list[Any], list[Any]]:
     """All facts about the runs and events of the clients with this suffix, without what depends on their names."""
     own = f"inner join pulsewatch.client on client_id = client.id and client.slug like '%%-{suffix}'"
-    without = "'{client_id,pipeline_id,id,run_id,content_digest,received_at,prev_started_at,prev_finished_at}'::text[]"
+    without = (
+        "'{client_id,pipeline_id,id,run_id,content_digest,received_at,first_received_at,prev_started_at,"
+        "prev_finished_at}'::text[]"
+    )
     with engine.begin() as connection:
         run_rows = connection.exec_driver_sql(
             f"select split_part(client.slug, '-', 1), pipeline.name, pipeline.namespace, to_jsonb(run) - {without}"

@@ -103,8 +103,8 @@ class World:
         """Store events as if they had come at that time."""
         self.put(*items)
         self.connection.execute(text("set local session_replication_role = replica"))
-        for table in ("run_event", "run"):
-            change = f"update pulsewatch.{table} set received_at = :at where received_at = now()"
+        for table, column in (("run_event", "received_at"), ("run", "received_at"), ("run", "first_received_at")):
+            change = f"update pulsewatch.{table} set {column} = :at where {column} = now()"
             self.connection.execute(text(change), {"at": at(minutes)})
         self.connection.execute(text("set local session_replication_role = origin"))
 

@@ -130,6 +130,21 @@ def test_they_come_newest_first_and_no_more_than_are_wanted(world: World) -> Non
     assert len(known(world.connection, at(100), since=f"'{at(60).isoformat()}'")) == 10
 
 
+def test_runs_that_were_not_known_take_no_place_from_those_that_were(world: World) -> None:
+    world.receive(5, *(went(f"r{number}", number / 100, 1) for number in range(10)))
+    world.receive(6, *(went(f"late{number}", 1 + number / 100, 3) for number in range(70)))
+    assert [run["id"] for run in known(world.connection, at(9), at(6), newest=8)] == [
+        id_of(f"r{number}") for number in range(9, 1, -1)
+    ]
+
+
+def test_a_run_is_known_from_the_first_received_of_its_events_on(world: World) -> None:
+    world.receive(5, said("a", 0, Status.RUNNING))
+    world.receive(7, said("a", 1))
+    statuses = [[run["status"] for run in known(world.connection, at(9), at(minutes))] for minutes in (5, 6, 7, 8)]
+    assert statuses == [[], ["running"], ["running"], ["succeeded"]]
+
+
 def test_runs_of_other_pipelines_and_clients_are_left_out_unless_the_client_is_asked_for(world: World) -> None:
     world.put(went("a", 0, 1), went("b", 0, 1, pipeline="hourly"), went("c", 0, 1, client="globex"))
     acme = "client_id = (select id from pulsewatch.client where slug = 'acme')"

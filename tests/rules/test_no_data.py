@@ -30,6 +30,15 @@ def test_at_the_moment_at_which_it_was_received_it_is_not_known_yet(world: World
     assert world.see(8, known=8.001).value == 0
 
 
+def test_what_pours_in_since_hides_nothing_of_what_was_known(world: World) -> None:
+    world.receive(3, said("a", 0))
+    world.receive(20, *(said(f"r{number}", 1 + number / 100) for number in range(100)))
+    for name in ("no_data", "client_no_data"):
+        world.kind = KINDS[name]
+        assert world.value(10, known=10) == 420
+        assert world.see(10, known=10).run_ids == (id_of("a"),)
+
+
 def test_where_nothing_ever_came_it_counts_from_when_the_rule_began_to_watch(world: World) -> None:
     world.receive(30, said("a", 0))
     world.target_since = 5

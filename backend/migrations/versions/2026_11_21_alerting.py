@@ -655,6 +655,19 @@ def upgrade() -> None:
         ),
         schema=SCHEMA,
     )
+    # Of runs that are there already nobody knows it: their events tell.
+    op.add_column(
+        "run",
+        sa.Column(
+            "first_received_at",
+            TIMESTAMP,
+            server_default=sa.text("'-infinity'"),
+            nullable=False,
+            comment="Least received_at of the events that changed it: nothing was known of it before.",
+        ),
+        schema=SCHEMA,
+    )
+    op.alter_column("run", "first_received_at", server_default=sa.text("now()"), schema=SCHEMA)
     create_alert_rule()
     create_alert_rule_version()
     create_alert_target()
@@ -732,4 +745,5 @@ def downgrade() -> None:
     for function in FUNCTION_COMMENTS:
         op.execute(f"drop function pulsewatch.{function}")
     op.drop_column("slot_mark", "marked_at", schema=SCHEMA)
+    op.drop_column("run", "first_received_at", schema=SCHEMA)
     op.drop_column("run", "received_at", schema=SCHEMA)

@@ -112,7 +112,8 @@ begin
             flags = excluded.flags | run.flags,
             prev_started_at = coalesce(run.start_at, run.implied_start_at),
             prev_finished_at = run.finished_at,
-            received_at = greatest(now(), run.received_at)
+            received_at = greatest(now(), run.received_at),
+            first_received_at = least(now(), run.first_received_at)
         -- Nothing is written, and no hour marked, where the events were known already.
         where {_WINS}
             or {_OPENS}

@@ -133,6 +133,13 @@ run = Table(
         server_default=func.now(),
         comment="Greatest received_at of the events that changed it.",
     ),
+    Column(
+        "first_received_at",
+        Timestamp,
+        nullable=False,
+        server_default=func.now(),
+        comment="Least received_at of the events that changed it: nothing was known of it before.",
+    ),
     PrimaryKeyConstraint("client_id", "id"),
     # Lists of a client's runs, newest first, by keyset.
     Index("run_client_first_at_idx", "client_id", text("first_at desc"), "id"),

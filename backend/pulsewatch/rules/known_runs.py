@@ -55,6 +55,7 @@ _KNOWN = """
                 and run.first_at <= asked.as_of
                 and run.first_at >= {since}
                 and run.first_at <= {until}
+                and run.first_received_at < asked.known_at
                 and ({only})
             order by run.first_at desc
             {limit}
@@ -110,8 +111,8 @@ def known_runs(
     latest known event that changed it), and of those that have ended duration_s, error_class, metrics (jsonb).
 
     `since` and `until` are expressions over `asked`: the earliest and the latest first_at of rows that are looked at,
-    as they are now; none that is later than asked.as_of is. `newest`: so many are looked at,
-    known or not; None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every
+    as they are now; none that is later than asked.as_of is. `newest`: so many of those that
+    were known are looked at; None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every
     row that is wanted, and wherever run.received_at >= asked.known_at.
     """
     return f"({_select('version.first_at', since, until, newest, only, of)})"
