@@ -15,6 +15,8 @@ from pulsewatch.settings import Settings
 from tests.alert_stage import BEGIN, Stage, at
 
 PIPELINES = ("nightly", "hourly", "weekly")
+# What was not received of these for a time was received all at once at this minute.
+BACK_AT = {"hourly": 62.0, "weekly": 118.0}
 RULES: dict[str, dict[str, Any]] = {
     "failures": {"kind": "consecutive_failures", "levels": {"warning": 2, "critical": 4}},
     "held": {
@@ -57,28 +59,41 @@ def stage(database: str, settings: Settings) -> Iterator[Stage]:
 
 
 def some_life(seed: int, minutes: int) -> list[tuple[float, RunEvent]]:
-    """Runs of three pipelines with their ups and downs, each event with when it was received: late, now and then."""
+    """Runs of three pipelines with their ups and downs, each event with when it was received: late, now and then.
+
+    Some runs are tried again, up to half an hour later. For one time nothing is received of a pipeline, and then all
+    at once: more runs than rules look at. And late in the day some of weeks ago are told of.
+    """
     chance = random.Random(seed)  # noqa: S311 - a life to play, no secret
     told = []
+
+    def tell(pipeline: str, run: str, status: Status, occurred: float, delay: float, attempt: int = 0) -> None:
+        words: dict[str, Any] = {"client": "acme", "pipeline": pipeline, "run": run, "attempt": attempt}
+        metrics = None if status is Status.RUNNING else {"rows": float(chance.randrange(40))}
+        received = occurred + delay
+        if pipeline in BACK_AT and 50 < received < BACK_AT[pipeline]:
+            received = BACK_AT[pipeline]
+        told.append((received, RunEvent(status=status, occurred_at=at(occurred), metrics=metrics, **words)))
+
     for pipeline in PIPELINES:
         now, is_bad = 0.0, False
         for number in range(1000):
-            now += chance.choice((1, 2, 5, 9, 25))
+            now += chance.choice((0.25, 0.5, 1) if pipeline in BACK_AT and 40 < now < 90 else (1, 2, 5, 9, 25))
             if now > minutes:
                 break
             is_bad = chance.random() < (0.8 if is_bad else 0.25)
             lasts = chance.choice((0.5, 2, 4, 6, 14))
             end = Status.FAILED if is_bad else Status.SUCCEEDED
-            words: dict[str, Any] = {"client": "acme", "pipeline": pipeline, "run": f"r{number}"}
-            metrics = {"rows": float(chance.randrange(40))}
-            events = (
-                RunEvent(status=Status.RUNNING, occurred_at=at(now), **words),
-                RunEvent(status=end, occurred_at=at(now + lasts), metrics=metrics, **words),
-            )
-            for event, occurred in zip(events, (now, now + lasts), strict=True):
-                delay = chance.choice((0.05, 0.05, 0.3, 1, 8, 31))
-                if chance.random() < 0.95:
-                    told.append((occurred + delay, event))
+            tries = [(now, lasts, end)]
+            if chance.random() < 0.2:
+                tries.append((now + lasts + chance.choice((1, 16, 30)), 9, chance.choice((Status.SUCCEEDED, end))))
+            for attempt, (began, lasted, status) in enumerate(tries):
+                for said, occurred in ((Status.RUNNING, began), (status, began + lasted)):
+                    delay = chance.choice((0.05, 0.05, 0.3, 1, 8, 31))
+                    if chance.random() < 0.95:
+                        tell(pipeline, f"r{number}", said, occurred, delay, attempt)
+    for days, received, status in ((12, 0.2, Status.FAILED), (11, 0.2, Status.FAILED), (10, 60, Status.SUCCEEDED)):
+        tell("yearly", f"old{days}", status, -days * 1440, days * 1440 + received)
     return sorted(told, key=lambda one: one[0])
 
 

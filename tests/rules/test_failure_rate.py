@@ -65,6 +65,15 @@ def test_a_run_counts_by_its_end_however_long_ago_it_began(world: World) -> None
     assert world.value(2000) == 1 / 2
 
 
+def test_a_run_that_was_tried_again_since_counts_as_it_ended_then(world: World) -> None:
+    world.params = {"window_s": 600, "min_runs": 1}
+    world.receive(1, went("before", -150, -140))
+    world.receive(45, went("a", 30, 45, BAD, attempt=0))
+    world.receive(70, went("a", 61, 70, attempt=1))
+    world.refresh()
+    assert [world.value(minutes, known=minutes + 0.1) for minutes in (45, 50, 56, 70)] == [1, 1, None, 0]
+
+
 def test_verdicts_change_at_its_instants_only(failing: World) -> None:
     assert_instants_tell_all(failing, 90)
     assert_looked_at_in_time(failing, 20, 90)

@@ -45,6 +45,20 @@ def test_a_success_before_the_newest_sixty_four_runs_still_counts(world: World) 
     assert world.value(101) == 6000
 
 
+def test_a_success_before_the_newest_sixty_four_runs_counts_once_it_is_known(world: World) -> None:
+    world.receive(90, went("good", 0, 1), *(went(f"r{number}", number, number + 0.5, BAD) for number in range(2, 72)))
+    world.receive(110, went("late", 0.5, 1.5))
+    world.refresh()
+    assert [world.value(121, known=known) for known in (80, 100, 120)] == [7260, 7200, 7170]
+
+
+def test_a_run_that_was_tried_again_succeeded_when_it_did(world: World) -> None:
+    world.receive(1, went("long", 0, 50), went("short", 10, 11))
+    world.receive(200, went("long", 180, 190, BAD, attempt=1))
+    world.refresh()
+    assert (world.value(60, known=100), world.value(60, known=300)) == (600, 2940)
+
+
 def test_a_success_counts_once_it_is_known(world: World) -> None:
     world.receive(1, went("a", 0, 1))
     world.receive(30, went("b", 10, 11))

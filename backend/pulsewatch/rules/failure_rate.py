@@ -5,7 +5,7 @@ from typing import cast
 from pydantic import Field
 
 from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
-from pulsewatch.rules.known_runs import known_runs
+from pulsewatch.rules.known_runs import LAST_HOUR, known_runs
 from pulsewatch.rules.spans import runs_of_span, spoken
 
 WEEK_S = 7 * 86_400
@@ -61,7 +61,7 @@ cross join lateral (
     where hour.client_id = asked.client_id
         and hour.pipeline_id = asked.pipeline_id
         and hour.hour_at > asked.as_of - {_WINDOW} - interval '1 hour'
-        and hour.hour_at <= asked.as_of
+        and hour.hour_at <= {LAST_HOUR}
     offset 0
 ) as searched
 left join lateral (

@@ -1,7 +1,7 @@
 """It is too long ago that a run succeeded."""
 
 from pulsewatch.rules.base import Kind, Params
-from pulsewatch.rules.known_runs import LAST_SUCCESS, known_runs, newest_run
+from pulsewatch.rules.known_runs import LAST_HOUR, LAST_SUCCESS, known_runs, newest_run
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
 
@@ -11,7 +11,7 @@ class Freshness(Params):
 
 # A run that began before the newest success may have succeeded after it. Where the pipeline's state says that there
 # was no later success, none needs to be looked for; hours know where to look. A success before the last runs that are
-# looked at is told by its hour alone.
+# looked at is told by its hour alone; where that may tell of what came later, by the runs of the hour.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
@@ -45,7 +45,7 @@ left join lateral (
             where hour.client_id = asked.client_id
                 and hour.pipeline_id = asked.pipeline_id
                 and hour.hour_at > newest.finished_at - interval '1 hour'
-                and hour.hour_at <= asked.as_of
+                and hour.hour_at <= {LAST_HOUR}
         ) as searched
         cross join lateral {
     known_runs(
@@ -59,18 +59,31 @@ left join lateral (
         order by run.finished_at desc, run.id desc
         limit 1
     ) as later
-    where success.run_id is null and newest.finished_at is distinct from state.last_success_at
+    where success.run_id is null and (newest.finished_at is distinct from state.last_success_at or not asked.is_settled)
     offset 0
 ) as overlapping on true
 left join lateral (
-    select hour.last_success_at
+    select coalesce(known.finished_at, hour.last_success_at) as last_success_at
     from pulsewatch.pipeline_hour as hour
+    left join lateral (
+        select max(run.finished_at) as finished_at
+        from {
+    known_runs(
+        since="hour.first_at_min",
+        until="hour.first_at_max",
+        newest=None,
+        only="run.status = 'succeeded' or run.received_at >= asked.known_at",
+    )
+} as run
+        where run.status = 'succeeded'
+    ) as known on not asked.is_settled and hour.last_success_at is not null
     where coalesce(newest.finished_at, success.finished_at) is null
         and state.last_success_at is not null
         and hour.client_id = asked.client_id
         and hour.pipeline_id = asked.pipeline_id
-        and hour.hour_at <= asked.as_of
-        and hour.last_success_at <= asked.as_of
+        and hour.hour_at <= {LAST_HOUR}
+        and hour.last_success_at is not null
+        and case when asked.is_settled then hour.last_success_at <= asked.as_of else known.finished_at is not null end
     order by hour.hour_at desc
     limit 1
 ) as older on true

@@ -167,8 +167,12 @@ LAST_SUCCESS = """(
 )"""
 
 
+# The last hour that may count a run which was over by then. Hours tell of runs as they came out: one that was tried
+# again since is counted where that ended.
+LAST_HOUR = "case when asked.is_settled then asked.as_of else asked.as_of + interval '7 days' end"
+
 # When something was received of a pipeline of `span`, or of any of a client's; the second half of what `instants` are
-# for backtests by what was known then.
+# for backtests by what was known then. What is older than a week is found by its run: few of these change so late.
 ARRIVALS = """
 select span.rule_id, span.client_id, span.pipeline_id, event.received_at as as_of
 from span
@@ -180,6 +184,25 @@ cross join lateral (
         and event.received_at >= span.from_at
         and event.received_at < span.to_at
         and event.occurred_at >= span.from_at - interval '7 days'
+    offset 0
+) as event
+union all
+select span.rule_id, span.client_id, span.pipeline_id, event.received_at
+from span
+cross join lateral (
+    select distinct event.received_at
+    from pulsewatch.run
+    join pulsewatch.run_event as event
+        on event.client_id = run.client_id
+        and event.occurred_at between run.opened_at and run.last_at
+        and event.occurred_at < span.from_at - interval '7 days'
+        and event.run_id = run.id
+    where run.client_id = span.client_id
+        and span.pipeline_id in (run.pipeline_id, 0)
+        and run.first_at < span.from_at - interval '7 days'
+        and run.received_at >= span.from_at
+        and event.received_at >= span.from_at
+        and event.received_at < span.to_at
     offset 0
 ) as event
 """
