@@ -18,7 +18,7 @@ from pulsewatch import notifying
 from pulsewatch.alert_sql import ALERTS, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
 from pulsewatch.episodes import EventKind, Standing, State, Step, Transition, closed
 from pulsewatch.events import digest16
-from pulsewatch.rules.base import Described, Level, Observation, Verdict
+from pulsewatch.rules.base import Described, Evidence, Level, Observation, Verdict
 from pulsewatch.rules.rule import Rule
 from pulsewatch.rules.spec import fill_in
 
@@ -72,7 +72,9 @@ class _Event:
 
     @property
     def summary(self) -> str:
-        return summary(self.change.rule, self.change.target, self.value, self.threshold)
+        seen = self.change.observation
+        evidence = None if seen is None else seen.evidence
+        return summary(self.change.rule, self.change.target, self.value, self.threshold, evidence)
 
 
 def write(
@@ -155,11 +157,13 @@ def episode_id(rule_id: int, client_id: int, pipeline_id: int, began_at: datetim
     return UUID(hex=digest16("alert", str(rule_id), str(client_id), str(pipeline_id), began_at.isoformat()))
 
 
-def summary(rule: Rule, target: Described, value: float | None, threshold: float | None) -> str:
+def summary(
+    rule: Rule, target: Described, value: float | None, threshold: float | None, evidence: Evidence | None
+) -> str:
     """One sentence for people: which target, and what is the matter with it."""
     if value is None or threshold is None:
         return f"{target.name}: there is nothing to measure"
-    return f"{target.name}: {rule.spec.definition.describe(value, threshold, rule.spec.parsed)}"
+    return f"{target.name}: {rule.spec.definition.describe(value, threshold, rule.spec.parsed, evidence or {})}"
 
 
 def _events_of(change: Change) -> list[_Event]:
@@ -288,7 +292,7 @@ def _event_row(event: _Event, known_at: datetime | None, *, is_backfill: bool) -
             "next_at": _iso(seen.next_at),
             "params": spec.params,
             "levels": spec.levels.model_dump(exclude_none=True),
-        }
+        } | dict(seen.evidence or {})
     return {
         "client_id": change.target.client_id,
         "as_of": change.as_of.isoformat(),

@@ -131,7 +131,7 @@ compared as (
 
 select
     compared.rule_id, compared.client_id, compared.pipeline_id, compared.as_of, compared.value, compared.sample_at,
-    compared.next_at, compared.run_ids
+    compared.next_at, compared.run_ids, compared.evidence
 from compared
 {"where compared.level is distinct from coalesce(compared.previous_level, 0)" if is_thinned else ""}
 order by compared.client_id, compared.pipeline_id, compared.as_of

@@ -123,7 +123,7 @@ def explain(
     return Explanation(
         seen,
         verdict,
-        summary(rule, target, verdict.value, verdict.threshold),
+        summary(rule, target, verdict.value, verdict.threshold, seen.evidence),
         runs_of(connection, target.client_id, seen.run_ids),
         standing,
         alert_id,

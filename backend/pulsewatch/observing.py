@@ -102,6 +102,7 @@ coming as materialized ({COMING}),
 foreseen as (
     select
         seen.rule_id, seen.client_id, seen.pipeline_id, seen.as_of, seen.value, seen.sample_at, seen.run_ids,
+        seen.evidence,
         least(seen.next_at, coming.next_at) as next_at
     from seen
     left join (
@@ -138,7 +139,7 @@ observed as materialized (
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids, {_STANDING}
+    observed.next_at, observed.run_ids, observed.evidence, {_STANDING}
 from observed
 join pulsewatch.alert_target as target on {_TARGET.format("observed")}
 order by observed.client_id, observed.pipeline_id, observed.rule_id
@@ -151,7 +152,7 @@ with {_DUE}
 select
     due.rule_id, due.client_id, due.pipeline_id, %(as_of)s::timestamptz as as_of, null::double precision as value,
     null::timestamptz as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids,
-    {_STANDING}
+    null::jsonb as evidence, {_STANDING}
 from due
 join pulsewatch.alert_target as target
     on target.client_id = due.client_id
@@ -193,7 +194,7 @@ observed as ({kind.observe})
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids
+    observed.next_at, observed.run_ids, observed.evidence
 from observed
 order by observed.client_id, observed.pipeline_id, observed.as_of
 """
@@ -245,6 +246,7 @@ def observation_of(row: Row[Any]) -> Observation:
         row.sample_at,
         row.next_at,
         tuple(row.run_ids or ()),
+        row.evidence,
     )
 
 

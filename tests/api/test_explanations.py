@@ -147,6 +147,24 @@ def test_a_rule_tells_why_it_did_not_fire_at_a_time_by_what_was_known_then(faili
     assert failing.admin.get(RULE, **LOAD).json()["value"] == 3.0
 
 
+def test_a_rule_tells_how_many_runs_it_takes(scene: Scene) -> None:
+    for number in range(4):
+        scene.run(number, str(number), FAILED)
+    scene.rule(5, kind="failure_rate", params={"window_s": 600}, levels={"warning": 0.5})
+    scene.tick(6)
+    answer = scene.admin.get(RULE, **LOAD, as_of=iso(6)).json()
+    assert answer["because"] == (
+        "It does not fire: acme/load: 4 of 4 runs of the last 10 min failed: a rate takes 5 runs."
+    )
+    assert (answer["value"], answer["evidence"]) == (0.0, {"run_count": 4, "failed_count": 4})
+    scene.run(6, "4", FAILED)
+    scene.tick(7)
+    (alert,) = scene.admin.get("/v1/alerts").json()["items"]
+    told = scene.admin.get(f"/v1/alerts/{alert['id']}/explain").json()
+    assert told["because"] == "acme/load: 100 % of the runs of the last 10 min failed (limit 50 %)"
+    assert (told["fired"]["evidence"]["run_count"], told["fired"]["evidence"]["failed_count"]) == (5, 5)
+
+
 def test_a_rule_tells_what_it_waits_for(scene: Scene) -> None:
     scene.run(1, "1", SUCCEEDED)
     scene.rule(5, levels={"warning": 1}, for_s=600, keep_firing_s=300, recover_consecutive=2, new_target_grace_s=600)

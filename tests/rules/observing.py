@@ -150,7 +150,7 @@ class World:
         return [
             Observation(
                 row.rule_id, row.client_id, row.pipeline_id, row.as_of, row.value, row.sample_at, row.next_at,
-                tuple(row.run_ids),
+                tuple(row.run_ids), row.evidence,
             )
             for row in rows
         ]  # fmt: skip

@@ -91,6 +91,6 @@ def test_a_level_is_a_whole_number_of_runs() -> None:
 
 def test_it_says_what_it_saw() -> None:
     params = KIND.params.model_validate({})
-    assert KIND.describe(3, 2, params) == "3 runs in a row have failed or timed out (limit 2)"
-    assert KIND.describe(1, 1, params) == "1 run has failed or timed out (limit 1)"
-    assert KIND.describe(64, 2, params) == "64 or more runs in a row have failed or timed out (limit 2)"
+    assert KIND.describe(3, 2, params, {}) == "3 runs in a row have failed or timed out (limit 2)"
+    assert KIND.describe(1, 1, params, {}) == "1 run has failed or timed out (limit 1)"
+    assert KIND.describe(64, 2, params, {}) == "64 or more runs in a row have failed or timed out (limit 2)"

@@ -44,6 +44,6 @@ def test_verdicts_change_at_its_instants_only(world: World) -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(90, 60, KIND.params()) == "the last run took 1 min 30 s (limit 1 min or more)"
+    assert KIND.describe(90, 60, KIND.params(), {}) == "the last run took 1 min 30 s (limit 1 min or more)"
     below = KIND.params.model_validate({"direction": "below"})
-    assert KIND.describe(0.25, 1, below) == "the last run took 0.25 s (limit 1 s or less)"
+    assert KIND.describe(0.25, 1, below, {}) == "the last run took 0.25 s (limit 1 s or less)"

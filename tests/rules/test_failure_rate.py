@@ -86,6 +86,21 @@ def test_a_level_is_a_share() -> None:
     KIND.check_level(1)
 
 
+def test_it_tells_how_many_runs_it_counted(world: World) -> None:
+    world.params = {"window_s": 1800}
+    world.put(*(went(f"r{number}", number, number + 0.5, BAD) for number in range(4)))
+    world.refresh()
+    assert (world.see(5).value, world.see(5).evidence) == (0, {"run_count": 4, "failed_count": 4})
+    params = KIND.params.model_validate(world.params)
+    assert KIND.describe(0, 0.5, params, world.see(5).evidence or {}) == (
+        "4 of 4 runs of the last 30 min failed: a rate takes 5 runs"
+    )
+    picky = KIND.params.model_validate({"window_s": 1800, "min_runs": 1, "min_failures": 5})
+    assert KIND.describe(0, 0.5, picky, world.see(5).evidence or {}) == (
+        "4 of 4 runs of the last 30 min failed: a rate takes 5 failures"
+    )
+
+
 def test_it_says_what_it_saw() -> None:
     params = KIND.params.model_validate({"window_s": 5400})
-    assert KIND.describe(2 / 3, 0.5, params) == "66.7 % of the runs of the last 1 h 30 min failed (limit 50 %)"
+    assert KIND.describe(2 / 3, 0.5, params, {}) == "66.7 % of the runs of the last 1 h 30 min failed (limit 50 %)"

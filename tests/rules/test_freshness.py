@@ -99,4 +99,4 @@ def test_a_level_is_told_to_the_microsecond() -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(97_200, 86_400, KIND.params()) == "no success for 1 d 3 h (limit 1 d)"
+    assert KIND.describe(97_200, 86_400, KIND.params(), {}) == "no success for 1 d 3 h (limit 1 d)"

@@ -102,4 +102,4 @@ def test_verdicts_change_at_its_instants_only(world: World) -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(900, 600, KIND.params()) == "nothing has arrived from anybody for 15 min (limit 10 min)"
+    assert KIND.describe(900, 600, KIND.params(), {}) == "nothing has arrived from anybody for 15 min (limit 10 min)"

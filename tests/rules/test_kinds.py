@@ -34,7 +34,7 @@ def test_every_kind_is_documented_with_an_example_that_is_a_rule() -> None:
         spec = RuleSpec.model_validate(example)
         for level in (spec.levels.warning, spec.levels.critical):
             if level is not None:
-                assert spec.definition.describe(level, level, spec.parsed)
+                assert spec.definition.describe(level, level, spec.parsed, {})
 
 
 def test_the_table_names_each_parameter() -> None:

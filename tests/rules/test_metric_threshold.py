@@ -69,4 +69,4 @@ def test_parameters_that_mean_nothing_are_refused(params: dict[str, Any]) -> Non
 
 def test_it_says_what_it_saw() -> None:
     params = KIND.params.model_validate({"metric": "rows", "direction": "below"})
-    assert KIND.describe(0, 1000, params) == "the last run reported rows 0 (limit 1000 or less)"
+    assert KIND.describe(0, 1000, params, {}) == "the last run reported rows 0 (limit 1000 or less)"

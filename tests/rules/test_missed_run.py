@@ -1,5 +1,7 @@
 """Starts that were expected and did not come."""
 
+from datetime import datetime
+
 import pytest
 
 from pulsewatch.events import Status
@@ -27,6 +29,14 @@ def test_it_counts_missed_starts_in_a_row_the_newest_first(world: World) -> None
     assert [world.value(minutes) for minutes in (4.99, 5, 64.99, 65, 124, 125, 180, 181, 185, 245)] == [
         None, 0, 0, 1, 1, 2, 2, 2, 0, 1,
     ]  # fmt: skip
+
+
+def test_it_names_the_starts_that_were_missed(world: World) -> None:
+    world.put(said("a", 1))
+    world.refresh(300)
+    assert world.see(5).evidence is None
+    slots = (world.see(190).evidence or {})["slots"]
+    assert [datetime.fromisoformat(slot) for slot in slots] == [at(180), at(120), at(60)]
 
 
 def test_it_does_not_matter_when_the_worker_judges_the_slots(world: World) -> None:
@@ -117,5 +127,5 @@ def test_a_level_is_a_whole_number_of_starts() -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(1, 1, KIND.params()) == "1 expected start was missed (limit 1)"
-    assert KIND.describe(3, 2, KIND.params()) == "3 expected starts in a row were missed (limit 2)"
+    assert KIND.describe(1, 1, KIND.params(), {}) == "1 expected start was missed (limit 1)"
+    assert KIND.describe(3, 2, KIND.params(), {}) == "3 expected starts in a row were missed (limit 2)"

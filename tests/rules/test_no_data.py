@@ -81,4 +81,4 @@ def test_verdicts_on_a_client_change_at_its_instants_only(world: World) -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(7260, 3600, KIND.params()) == "nothing has arrived for 2 h 1 min (limit 1 h)"
+    assert KIND.describe(7260, 3600, KIND.params(), {}) == "nothing has arrived for 2 h 1 min (limit 1 h)"

@@ -77,4 +77,4 @@ def test_verdicts_change_at_its_instants_only(world: World) -> None:
 
 
 def test_it_says_what_it_saw() -> None:
-    assert KIND.describe(3725, 3600, KIND.params()) == "a run has been going on for 1 h 2 min (limit 1 h)"
+    assert KIND.describe(3725, 3600, KIND.params(), {}) == "a run has been going on for 1 h 2 min (limit 1 h)"

@@ -121,6 +121,10 @@ class RuleExplanation(Answer):
     level: Level | None = Field(description="The level that the value reaches; null: none.", examples=[None])
     summary: str = Field(description="What is measured, in words.", examples=["acme/nightly: 1 run has failed"])
     sample_at: datetime | None = Field(description="The time of the newest sample that it rests on.")
+    evidence: dict[str, Any] | None = Field(
+        description="What the value was worked out from beside runs: counts, starts; null: nothing else.",
+        examples=[{"run_count": 4, "failed_count": 4}],
+    )
     changes_at: datetime | None = Field(
         description="The value may reach another level then although nothing arrives; null: it cannot."
     )

@@ -52,7 +52,9 @@ def explain_alert(id_: AlertId, caller: Reader, engine: Database) -> Response:
         told = _shown_notifications(connection, caller, row)
         explained = {
             "alert": shown_alert(row),
-            "because": summary(rule, target, measured.value, measured.threshold),
+            "because": summary(
+                rule, target, measured.value, measured.threshold, None if fired is None else fired.evidence
+            ),
             "rule": _shown_rule(rule, row.rule_client),
             "fired": None if fired is None else shown_event(fired),
             "events": [shown_event(event) for event in events],
@@ -253,6 +255,8 @@ def _measured(rule: Rule, found: Explanation) -> str:
         return "It does not fire: there is nothing to measure."
     if verdict.level is not Level.NONE:
         return f"It does not fire yet: {verdict.value:g} has reached its threshold of {verdict.threshold:g}."
+    if found.observation.evidence:
+        return f"It does not fire: {found.summary}."
     side = "below" if rule.spec.definition.direction(rule.spec.parsed) == "above" else "above"
     return f"It does not fire: {verdict.value:g} is {side} its threshold of {verdict.threshold:g}."
 
@@ -279,6 +283,7 @@ def _shown_explanation(
         "level": verdict.level.word,
         "summary": found.summary,
         "sample_at": found.observation.sample_at,
+        "evidence": found.observation.evidence,
         "changes_at": found.changes_at,
         "looks_again_at": found.looks_again_at,
         "waits": [{"wait": one.wait, "until": one.until, "detail": one.detail} for one in found.waits],

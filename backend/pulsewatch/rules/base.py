@@ -52,6 +52,10 @@ class Levels(BaseModel):
         return self
 
 
+# What a value was worked out from, beside runs: counts, times. JSON.
+Evidence = Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a rule sees of a target at a time.
@@ -68,6 +72,7 @@ class Observation:
     sample_at: datetime | None
     next_at: datetime | None
     run_ids: tuple[UUID, ...]
+    evidence: Evidence | None = None
 
 
 class Lack(StrEnum):
@@ -94,8 +99,8 @@ class Kind:
     `observe` is a select over the rows of `asked` (rule_id, client_id, pipeline_id, as_of, known_at, params jsonb,
     target_since, thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
     that was before is worked out); it gives one row for each: rule_id, client_id, pipeline_id, as_of, value double
-    precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[] (the newest ones, first). It asks no clock and
-    reads runs through `known_runs` only.
+    precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[] (the newest ones, first), evidence jsonb (a
+    few numbers or times for people; null: none). It asks no clock and reads runs through `known_runs` only.
 
     `instants` is a select over `span` (rule_id, client_id, pipeline_id, params jsonb, target_since, thresholds,
     from_at, to_at, known_at); it gives (rule_id, client_id, pipeline_id, as_of): times in [from_at, to_at) among which
@@ -111,7 +116,8 @@ class Kind:
     params: type[Params]
     observe: str
     instants: str
-    describe: Callable[[float, float, Params], str]
+    # A sentence of value, threshold, parameters and evidence.
+    describe: Callable[[float, float, Params, Evidence], str]
     target: Target = "pipeline"
     is_timed: bool = False
     direction: Callable[[Params], Direction] = lambda _params: "above"
@@ -153,6 +159,3 @@ class Described:
         if self.client is None:
             return "all clients"
         return self.client if self.pipeline is None else f"{self.client}/{self.pipeline}"
-
-
-Evidence = Mapping[str, Any]

@@ -4,7 +4,7 @@ from typing import Literal, cast
 
 from pydantic import Field
 
-from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
 from pulsewatch.rules.known_runs import LAST_SUCCESS, NEWEST, known_runs, newest_run
 from pulsewatch.rules.spans import runs_of_span
 
@@ -37,7 +37,8 @@ select
     end::double precision as value,
     coalesce(success.finished_at, newest.finished_at) as sample_at,
     null::timestamptz as next_at,
-    coalesce(failed.run_ids, '{{}}') as run_ids
+    coalesce(failed.run_ids, '{{}}') as run_ids,
+    null::jsonb as evidence
 from asked
 left join lateral {LAST_SUCCESS} as success on not asked.params -> 'statuses' ?| '{{cancelled,skipped}}'
 left join lateral (
@@ -111,7 +112,7 @@ def _whole(level: float) -> None:
         raise ValueError(f"a number of runs from 1 to {MOST}")
 
 
-def _describe(value: float, threshold: float, params: Params) -> str:
+def _describe(value: float, threshold: float, params: Params, _seen: Evidence) -> str:
     names = " or ".join(cast("ConsecutiveFailures", params).statuses).replace("_", " ")
     runs = "1 run has" if value == 1 else f"{value:.0f}{' or more' * (value >= NEWEST)} runs in a row have"
     return f"{runs} {names} (limit {threshold:.0f})"

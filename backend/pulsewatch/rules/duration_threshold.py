@@ -1,7 +1,7 @@
 """The last run took too long, or was over too soon."""
 
 from pulsewatch.rules import last_run
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 from pulsewatch.rules.spans import check_seconds, spoken
 
 
@@ -9,7 +9,7 @@ class DurationThreshold(last_run.LastRun):
     """Of which runs, and whether a long or a short time is bad."""
 
 
-def _describe(value: float, threshold: float, params: Params) -> str:
+def _describe(value: float, threshold: float, params: Params, _seen: Evidence) -> str:
     word = "or more" if last_run.direction(params) == "above" else "or less"
     return f"the last run took {spoken(value)} (limit {spoken(threshold)} {word})"
 

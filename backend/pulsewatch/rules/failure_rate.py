@@ -4,7 +4,7 @@ from typing import cast
 
 from pydantic import Field
 
-from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
 from pulsewatch.rules.known_runs import LAST_HOUR, known_runs
 from pulsewatch.rules.spans import runs_of_span, spoken
 
@@ -41,7 +41,11 @@ select
         when ended.failed_count > 0 then ended.oldest_at
         else ended.last_at
     end + {_WINDOW} as next_at,
-    coalesce(ended.run_ids, '{{}}') as run_ids
+    coalesce(ended.run_ids, '{{}}') as run_ids,
+    case
+        when ended.failed_count > 0
+            then jsonb_build_object('run_count', ended.run_count, 'failed_count', ended.failed_count)
+    end as evidence
 from asked
 cross join lateral (
     select
@@ -102,9 +106,15 @@ def _share(level: float) -> None:
         raise ValueError("a share above 0 and up to 1")
 
 
-def _describe(value: float, threshold: float, params: Params) -> str:
-    window_s = cast("FailureRate", params).window_s
-    return f"{value * 100:.3g} % of the runs of the last {spoken(window_s)} failed (limit {threshold * 100:.3g} %)"
+def _describe(value: float, threshold: float, params: Params, seen: Evidence) -> str:
+    rule = cast("FailureRate", params)
+    run_count, failed_count = seen.get("run_count", 0), seen.get("failed_count", 0)
+    window = f"of the last {spoken(rule.window_s)} failed"
+    if 0 < run_count < rule.min_runs:
+        return f"{failed_count} of {run_count} runs {window}: a rate takes {rule.min_runs} runs"
+    if 0 < failed_count < rule.min_failures:
+        return f"{failed_count} of {run_count} runs {window}: a rate takes {rule.min_failures} failures"
+    return f"{value * 100:.3g} % of the runs {window} (limit {threshold * 100:.3g} %)"
 
 
 KIND = Kind(

@@ -1,6 +1,6 @@
 """It is too long ago that a run succeeded."""
 
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 from pulsewatch.rules.known_runs import LAST_HOUR, LAST_SUCCESS, known_runs, newest_run
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
@@ -21,7 +21,8 @@ select
     case
         when coalesce(overlapping.id, newest.id, success.run_id) is null then '{{}}'
         else array[coalesce(overlapping.id, newest.id, success.run_id)]
-    end as run_ids
+    end as run_ids,
+    null::jsonb as evidence
 from asked
 left join lateral {LAST_SUCCESS} as success on success.finished_at = success.last_success_at
 left join lateral (
@@ -117,7 +118,7 @@ where changed.at >= span.from_at and changed.at < span.to_at
 """
 
 
-def _describe(value: float, threshold: float, _params: Params) -> str:
+def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
     return f"no success for {spoken(value)} (limit {spoken(threshold)})"
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 from pulsewatch.rules.spans import check_seconds, spoken
 
 
@@ -26,7 +26,8 @@ select
     end::double precision as value,
     last.silent_at as sample_at,
     date_bin('1 minute', asked.as_of, '2000-01-01 00:00:00+00') + interval '1 minute' as next_at,
-    '{}'::uuid[] as run_ids
+    '{}'::uuid[] as run_ids,
+    null::jsonb as evidence
 from asked
 left join lateral (
     select stat.bucket_at + interval '5 minutes' as silent_at
@@ -71,7 +72,7 @@ where changed.at >= span.from_at and changed.at < span.to_at
 """
 
 
-def _describe(value: float, threshold: float, _params: Params) -> str:
+def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
     return f"nothing has arrived from anybody for {spoken(value)} (limit {spoken(threshold)})"
 
 

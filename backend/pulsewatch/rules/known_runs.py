@@ -111,9 +111,9 @@ def known_runs(
     latest known event that changed it), and of those that have ended duration_s, error_class, metrics (jsonb).
 
     `since` and `until` are expressions over `asked`: the earliest and the latest first_at of rows that are looked at,
-    as they are now; none that is later than asked.as_of is. `newest`: so many of those that
-    were known are looked at; None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every
-    row that is wanted, and wherever run.received_at >= asked.known_at.
+    as they are now; none that is later than asked.as_of is. `newest`: so many of those that were known are looked at;
+    None: all since then. `only` is a condition on the row `run`, to read less: it must hold for every row that is
+    wanted, and wherever run.received_at >= asked.known_at.
     """
     return f"({_select('version.first_at', since, until, newest, only, of)})"
 

@@ -34,7 +34,8 @@ select
         when {of_success} is not null then array[success.run_id]
         when newest.id is not null then array[newest.id]
         else '{{}}'
-    end as run_ids
+    end as run_ids,
+    null::jsonb as evidence
 from asked
 left join lateral {LAST_SUCCESS} as success on asked.params -> 'statuses' = '["succeeded"]'
 left join lateral (

@@ -5,7 +5,7 @@ from typing import cast
 from pydantic import Field
 
 from pulsewatch.rules import last_run
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 
 
 class MetricThreshold(last_run.LastRun):
@@ -14,7 +14,7 @@ class MetricThreshold(last_run.LastRun):
     metric: str = Field(min_length=1, max_length=100, description="Name of the metric, as the runs report it.")
 
 
-def _describe(value: float, threshold: float, params: Params) -> str:
+def _describe(value: float, threshold: float, params: Params, _seen: Evidence) -> str:
     word = "or more" if last_run.direction(params) == "above" else "or less"
     return f"the last run reported {cast('MetricThreshold', params).metric} {value:g} (limit {threshold:g} {word})"
 

@@ -1,11 +1,13 @@
 """A pipeline did not start when it should have."""
 
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 from pulsewatch.rules.known_runs import known_runs
 from pulsewatch.rules.spans import runs_of_span
 
 # So many slots are looked at.
 MOST = 64
+# So many missed ones are named.
+MAX_SHOWN = 10
 # Deadlines come in the order of their slots, but for those around a change of the pipeline's grace.
 NEXT = 4
 
@@ -94,7 +96,8 @@ select
     case when newest.is_taken then 0 else missed.slot_count end::double precision as value,
     newest.deadline_at as sample_at,
     coming.next_at,
-    '{{}}'::uuid[] as run_ids
+    '{{}}'::uuid[] as run_ids,
+    case when missed.slot_count > 0 then jsonb_build_object('slots', missed.slots) end as evidence
 from asked
 -- Most pipelines have no schedule, and to find no slot every month has to be looked at.
 cross join lateral (
@@ -119,7 +122,7 @@ left join lateral (
     limit 1
 ) as taken on not newest.is_taken
 left join lateral (
-    select count(*) as slot_count
+    select count(*) as slot_count, (array_agg(slot.slot_at order by slot.slot_at desc))[1:{MAX_SHOWN}] as slots
     from ({_DUE}) as slot
     where not newest.is_taken and slot.slot_at > coalesce(taken.slot_at, '-infinity')
 ) as missed on not newest.is_taken
@@ -165,7 +168,7 @@ def _whole(level: float) -> None:
         raise ValueError(f"a number of starts from 1 to {MOST}")
 
 
-def _describe(value: float, threshold: float, _params: Params) -> str:
+def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
     starts = "1 expected start was" if value == 1 else f"{value:.0f} expected starts in a row were"
     return f"{starts} missed (limit {threshold:.0f})"
 

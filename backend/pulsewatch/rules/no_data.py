@@ -1,6 +1,6 @@
 """Nothing has arrived from a pipeline for too long."""
 
-from pulsewatch.rules.base import Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params
 from pulsewatch.rules.known_runs import KEY, Of, known_runs
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
@@ -32,7 +32,8 @@ select
     {seconds_since("reference.at")} as value,
     asked.as_of as sample_at,
     {next_at("reference.at")} as next_at,
-    coalesce(heard.run_ids, '{{}}') as run_ids
+    coalesce(heard.run_ids, '{{}}') as run_ids,
+    null::jsonb as evidence
 from asked
 cross join lateral (
     select max({_HEARD_AT}) as at, (array_agg(run.id order by run.order_at desc, run.id desc))[1:1] as run_ids
@@ -79,7 +80,7 @@ where changed.at >= span.from_at and changed.at < span.to_at
 """
 
 
-def _describe(value: float, threshold: float, _params: Params) -> str:
+def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
     return f"nothing has arrived for {spoken(value)} (limit {spoken(threshold)})"
 
 

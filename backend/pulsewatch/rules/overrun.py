@@ -1,6 +1,6 @@
 """A run goes on for too long. This watches it; pipelines with a max_runtime_s have it ended besides."""
 
-from pulsewatch.rules.base import MAX_RUNS_SHOWN, Kind, Params
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
 from pulsewatch.rules.known_runs import known_runs
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
@@ -17,7 +17,8 @@ select
     coalesce({seconds_since("running.started_at")}, 0) as value,
     asked.as_of as sample_at,
     {next_at("running.started_at")} as next_at,
-    coalesce(running.run_ids, '{{}}') as run_ids
+    coalesce(running.run_ids, '{{}}') as run_ids,
+    null::jsonb as evidence
 from asked
 cross join lateral (
     -- The hours tell of runs as they came out: one that is known to have ended since may have been going on.
@@ -74,7 +75,7 @@ where changed.at >= span.from_at and changed.at < span.to_at
 """
 
 
-def _describe(value: float, threshold: float, _params: Params) -> str:
+def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
     return f"a run has been going on for {spoken(value)} (limit {spoken(threshold)})"
 
 
