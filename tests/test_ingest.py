@@ -358,9 +358,9 @@ def test_rejects_are_kept_and_outcomes_are_counted(connection: Connection) -> No
     rejects = connection.exec_driver_sql("select code, pointer, item, source from pulsewatch.ingest_reject").all()
     assert rejects == [("conflict", "/event_id", '{"number": 1, "nul": "\N{REPLACEMENT CHARACTER}"}', "native")]
     stats = connection.exec_driver_sql(
-        "select sum(accepted), sum(duplicates), sum(rejected), max(lag_s_max) from pulsewatch.ingest_stat"
+        "select sum(accepted), sum(duplicates), sum(rejected), max(lag_s_max), max(last_at) from pulsewatch.ingest_stat"
     ).one()
-    assert tuple(stats) == (2, 1, 1, (NOW - DAY).total_seconds())
+    assert tuple(stats) == (2, 1, 1, (NOW - DAY).total_seconds(), NOW)
 
 
 def test_both_hours_are_marked_when_a_finish_moves(connection: Connection) -> None:

@@ -82,7 +82,10 @@ def record(
     if rejects:
         connection.exec_driver_sql(_REJECT_SQL, (msgspec.json.encode(rejects).decode(),))
     bucket_at = received_at - (received_at - EPOCH) % STAT_BUCKET
-    rows = [{"source": source, "bucket_at": bucket_at} | stat for source, stat in sorted(stats.items())]
+    rows = [
+        {"source": source, "bucket_at": bucket_at, "last_at": received_at if stat["accepted"] else None} | stat
+        for source, stat in sorted(stats.items())
+    ]
     fetch(connection, _STAT_SQL, (msgspec.json.encode(rows).decode(),))
 
 
@@ -118,17 +121,18 @@ order by item.place
 
 _STAT_SQL = """
 insert into pulsewatch.ingest_stat as stat (
-    bucket_at, source, writer, accepted, duplicates, rejected, lag_s_sum, lag_s_max
+    bucket_at, source, writer, accepted, duplicates, rejected, lag_s_sum, lag_s_max, last_at
 )
-select bucket_at, source, pg_backend_pid(), accepted, duplicates, rejected, lag_s_sum, lag_s_max
+select bucket_at, source, pg_backend_pid(), accepted, duplicates, rejected, lag_s_sum, lag_s_max, last_at
 from json_to_recordset(%s::json) as said (
     bucket_at timestamptz, source text, accepted bigint, duplicates bigint, rejected bigint,
-    lag_s_sum double precision, lag_s_max double precision
+    lag_s_sum double precision, lag_s_max double precision, last_at timestamptz
 )
 on conflict (bucket_at, source, writer) do update set
     accepted = stat.accepted + excluded.accepted,
     duplicates = stat.duplicates + excluded.duplicates,
     rejected = stat.rejected + excluded.rejected,
     lag_s_sum = stat.lag_s_sum + excluded.lag_s_sum,
-    lag_s_max = greatest(stat.lag_s_max, excluded.lag_s_max)
+    lag_s_max = greatest(stat.lag_s_max, excluded.lag_s_max),
+    last_at = greatest(stat.last_at, excluded.last_at)
 """

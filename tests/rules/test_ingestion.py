@@ -1,6 +1,6 @@
 """Nothing has arrived at all, though it should have."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, text
@@ -35,6 +35,29 @@ def test_it_is_the_time_since_the_last_five_minutes_in_which_anything_came(world
     came(world, -DAY, 0)
     assert [world.value(minutes) for minutes in (-3, 0, 9.9, 10, 25.5, 60)] == [0, 0, 0, 600, 1500, 3600]
     assert (world.see(10).sample_at, world.see(9.5).next_at) == (at(0), at(10))
+
+
+def test_it_counts_from_the_last_arrival_itself(world: World) -> None:
+    came(world, -DAY - 60, 5)
+    world.connection.execute(
+        text("update pulsewatch.ingest_stat set last_at = bucket_at + make_interval(secs => 60 * writer)")
+    )
+    # The last came at minute 1; twice five minutes in which more should have come have gone by at minute 15.
+    assert [world.value(minutes) for minutes in (4, 14, 15, 15.9, 25)] == [0, 0, 840, 840, 1440]
+    assert world.see(15).sample_at == at(1)
+    seen = world.see(15).evidence or {}
+    assert (datetime.fromisoformat(seen["last_arrival_at"]), seen["awaited_count"]) == (at(1), 10)
+
+
+def test_what_pulsewatch_says_itself_is_no_arrival(world: World) -> None:
+    came(world, -DAY, 0)
+    statement = text(
+        "insert into pulsewatch.ingest_stat (bucket_at, source, writer, accepted, last_at)"
+        " values (:at, 'pulsewatch', 1, 7, :at)"
+    )
+    for minutes in (5, 10, -DAY - 60):
+        world.connection.execute(statement, {"at": at(minutes)})
+    assert [world.value(minutes) for minutes in (10, 15)] == [600, 900]
 
 
 def test_it_is_zero_where_nothing_was_to_be_expected(world: World) -> None:

@@ -668,6 +668,13 @@ def upgrade() -> None:
         schema=SCHEMA,
     )
     op.alter_column("run", "first_received_at", server_default=sa.text("now()"), schema=SCHEMA)
+    op.add_column(
+        "ingest_stat",
+        sa.Column(
+            "last_at", TIMESTAMP, comment="When an event was accepted last; null: somewhen in the five minutes."
+        ),
+        schema=SCHEMA,
+    )
     create_alert_rule()
     create_alert_rule_version()
     create_alert_target()
@@ -745,5 +752,6 @@ def downgrade() -> None:
     for function in FUNCTION_COMMENTS:
         op.execute(f"drop function pulsewatch.{function}")
     op.drop_column("slot_mark", "marked_at", schema=SCHEMA)
+    op.drop_column("ingest_stat", "last_at", schema=SCHEMA)
     op.drop_column("run", "first_received_at", schema=SCHEMA)
     op.drop_column("run", "received_at", schema=SCHEMA)

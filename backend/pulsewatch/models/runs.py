@@ -226,6 +226,7 @@ ingest_stat = Table(
         comment="Sum of received_at - occurred_at over accepted events, in seconds.",
     ),
     Column("lag_s_max", Double, nullable=False, server_default="0", comment="The greatest of them, in seconds."),
+    Column("last_at", Timestamp, comment="When an event was accepted last; null: somewhen in the five minutes."),
     PrimaryKeyConstraint("bucket_at", "source", "writer"),
     comment="Outcomes of ingestion per five minutes, wire and writer.",
 )

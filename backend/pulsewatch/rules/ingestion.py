@@ -12,54 +12,70 @@ class Ingestion(Params):
     min_events: int = Field(10, ge=1, le=1_000_000, description="So many should have come meanwhile, by then.")
 
 
-# What came is counted per five minutes: it is silent since the end of the last five in which anything was accepted.
-# What should have come since is told by the same time a week before, or a day before while there are no numbers of
-# the week before, or else by the rate of the day before it fell silent. The longer the silence, the more should have
-# come: it does not end in a quiet night. Whole minutes, so that the verdict changes at these only.
-OBSERVE = """
+# PulseWatch's own events, such as runs that it timed out, are no arrivals.
+ARRIVED = "stat.accepted > 0 and stat.source <> 'pulsewatch'"
+# What was accepted last of a row; where it does not say, at the end of its five minutes.
+LAST_AT = "coalesce(stat.last_at, stat.bucket_at + interval '5 minutes')"
+
+# It is silent since anything was accepted last. What should have come since is counted in whole five minutes that have
+# gone by since: it is told by the same time a week before, or a day before while there are no numbers of the week
+# before, or else by the rate of the day before it fell silent. The longer the silence, the more should have come: it
+# does not end in a quiet night. Whole minutes, so that the verdict changes at these only.
+OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
     case
-        when last.silent_at is null or asked.as_of <= last.silent_at then 0
         when awaited.event_count >= (asked.params ->> 'min_events')::double precision then silence.length_s
         else 0
     end::double precision as value,
     last.silent_at as sample_at,
     date_bin('1 minute', asked.as_of, '2000-01-01 00:00:00+00') + interval '1 minute' as next_at,
-    '{}'::uuid[] as run_ids,
-    null::jsonb as evidence
+    '{{}}'::uuid[] as run_ids,
+    jsonb_build_object(
+        'last_arrival_at', last.silent_at, 'awaited_count', coalesce(round(awaited.event_count), 0)
+    ) as evidence
 from asked
 left join lateral (
-    select stat.bucket_at + interval '5 minutes' as silent_at
-    from pulsewatch.ingest_stat as stat
-    where stat.bucket_at <= asked.as_of and stat.accepted > 0
-    order by stat.bucket_at desc
-    limit 1
+    select newest.bucket_at, max({LAST_AT}) as silent_at
+    from (
+        select stat.bucket_at
+        from pulsewatch.ingest_stat as stat
+        where stat.bucket_at <= asked.as_of and {ARRIVED}
+        order by stat.bucket_at desc
+        limit 1
+    ) as newest
+    join pulsewatch.ingest_stat as stat on stat.bucket_at = newest.bucket_at and {ARRIVED}
+    group by newest.bucket_at
 ) as last on true
 cross join lateral (
     select min(stat.bucket_at) as first_at
     from pulsewatch.ingest_stat as stat
 ) as known
 cross join lateral (
+    select date_bin('1 minute', asked.as_of, '2000-01-01 00:00:00+00') as at
+) as minute
+cross join lateral (
     select
-        floor(extract(epoch from asked.as_of - last.silent_at) / 60) * 60 as length_s,
+        greatest(extract(epoch from minute.at - last.silent_at), 0)::double precision as length_s,
+        last.bucket_at + interval '5 minutes' as from_at,
         case
-            when known.first_at <= last.silent_at - interval '7 days' then interval '7 days'
-            when known.first_at <= last.silent_at - interval '1 day' then interval '1 day'
+            when known.first_at <= last.bucket_at - interval '7 days' then interval '7 days'
+            when known.first_at <= last.bucket_at - interval '1 day' then interval '1 day'
         end as ago
 ) as silence
-cross join lateral (
+left join lateral (
     select
         case
             when silence.ago is not null then sum(stat.accepted)
-            else sum(stat.accepted) * silence.length_s
-                / greatest(extract(epoch from last.silent_at - known.first_at), 300)
+            else sum(stat.accepted) * extract(epoch from minute.at - silence.from_at)
+                / greatest(extract(epoch from silence.from_at - known.first_at), 300)
         end as event_count
     from pulsewatch.ingest_stat as stat
-    where stat.bucket_at >= last.silent_at - coalesce(silence.ago, interval '1 day')
+    where {ARRIVED}
+        and stat.bucket_at >= silence.from_at - coalesce(silence.ago, interval '1 day')
         and stat.bucket_at + interval '5 minutes'
-        <= case when silence.ago is null then last.silent_at else asked.as_of - silence.ago end
-) as awaited
+        <= case when silence.ago is null then silence.from_at else asked.as_of - silence.ago end
+) as awaited on asked.as_of > silence.from_at
 """
 
 INSTANTS = """
