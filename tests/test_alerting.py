@@ -192,7 +192,7 @@ def test_what_is_being_received_is_waited_for(stage: Stage) -> None:
         with stage.engine.begin() as connection:
             assert alerting.known_until(connection, began + timedelta(minutes=1)) <= began
     with stage.engine.begin() as connection:
-        later = began + timedelta(minutes=1)
+        later = connection.execute(text("select now()")).scalar_one()
         assert alerting.known_until(connection, later) > later - timedelta(seconds=5)
 
 
@@ -237,7 +237,7 @@ def test_after_the_worker_was_away_rules_that_measure_time_wait_for_what_is_on_i
     for minute in (30.5, 31, 31.5):
         frozen = stage.tick(minute)
         assert frozen is not None
-        assert frozen.frozen_because == "worker_away"
+        assert frozen.frozen_because == "catching_up"
     thawed = stage.tick(32)
     assert thawed is not None
     assert thawed.frozen_because is None
@@ -260,18 +260,18 @@ def test_while_nothing_arrives_at_all_one_alert_says_so_and_the_others_wait(stag
     for minute in range(1, 21):
         ticked = stage.tick(minute)
         assert ticked is not None
-        assert ticked.frozen_because == (None if minute < 5 else "ingestion")
-    assert stage.events() == [(5, "-", "pending", 0), (9, "-", "fired", 2)]
+        assert ticked.frozen_because == "ingestion"
+    assert stage.events() == [(5, "-", "fired", 2)]
     with stage.engine.begin() as connection:
         connection.execute(rows, {"since": at(20), "until": at(20)})
     stage.receive(20.5, ended("r2", 20, Status.SUCCEEDED))
     ticks(stage, 21, 22)
-    assert stage.events()[2:] == [(21, "-", "recovering", 2)]
+    assert stage.events()[1:] == [(21, "-", "recovering", 2)]
     # Producers have had the time to send what they could not: what is resolved is trusted again.
     with stage.engine.begin() as connection:
         connection.execute(rows, {"since": at(25), "until": at(25)})
     ticks(stage, 23, 24)
-    assert stage.events()[3:] == [(23, "-", "resolved", 0)]
+    assert stage.events()[2:] == [(23, "-", "resolved", 0)]
 
 
 def test_a_backfill_of_old_failures_fires_nothing_that_is_over(stage: Stage) -> None:

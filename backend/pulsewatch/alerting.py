@@ -69,7 +69,9 @@ KNOWN_UNTIL = """
 select date_bin(
     '5 seconds',
     least(
+        -- Of two clocks the one that is behind counts: what is yet to come for either is not known.
         %(now)s::timestamptz,
+        clock_timestamp(),
         %(received_until)s::timestamptz,
         (select min(marked_at) from pulsewatch.dirty),
         (select min(marked_at) from pulsewatch.slot_mark)
@@ -130,9 +132,19 @@ where target.client_id = touched.client_id
 """
 
 RECORD = """
-insert into pulsewatch.alert_tick (as_of, touched, changed, frozen_because, duration_s)
-values (%(as_of)s, %(touched)s, %(changed)s, %(frozen_because)s, %(duration_s)s)
-on conflict (as_of) do nothing
+insert into pulsewatch.alert_tick as tick (
+    as_of, seen_at, touched, changed, frozen_because, away_s, duration_s
+)
+values (
+    %(as_of)s, %(seen_at)s, %(touched)s, %(changed)s, %(frozen_because)s, %(away_s)s, %(duration_s)s
+)
+on conflict (as_of) do update set
+    seen_at = excluded.seen_at,
+    touched = excluded.touched,
+    changed = excluded.changed,
+    frozen_because = excluded.frozen_because,
+    away_s = excluded.away_s,
+    duration_s = excluded.duration_s
 """
 
 
@@ -157,9 +169,10 @@ def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None) -> 
     with engine.begin() as connection:
         if not connection.exec_driver_sql(alert_writing.TRY_ALERTING_LOCK).scalar_one():
             return None
-        last = gate.last_tick(connection)
+        last = gate.last_tick(connection, now)
         as_of = now if known_at is not None else known_until(connection, now)
         if last is not None and as_of <= last.as_of:
+            gate.still_there(connection, last)
             return None
         return evaluate(connection, as_of, known_at or as_of, last, began, now)
 
@@ -185,6 +198,18 @@ def evaluate(
     `now` is the time of the moment where it is later than as_of. It decides nothing but what silences hold back.
     """
     began = monotonic() if began is None else began
+    record: dict[str, Any] = {
+        "as_of": as_of,
+        "seen_at": as_of if last is None else last.now,
+        "touched": 0,
+        "changed": 0,
+        "frozen_because": None,
+        "away_s": None if last is None else last.away_s,
+        "duration_s": 0,
+    }
+    if record["away_s"] is not None:
+        # The rule that tells of it reads it there.
+        connection.exec_driver_sql(RECORD, record)
     marks = connection.exec_driver_sql(TAKE_MARKS, {"known_at": known_at}).one()
     if marks.defined:
         alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
@@ -196,9 +221,9 @@ def evaluate(
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
         by_kind = {name: rules for name, rules in by_kind.items() if due_rules & {rule.id for rule in rules}}
     changed = events = 0
-    # Whether ingestion is well is known before what depends on it is looked at.
+    # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
-        frozen_because = (gate.away(last, as_of) or gate.doubted(connection)) if is_timed else None
+        frozen_because = gate.frozen_because(connection, last, as_of) if is_timed else None
         for name in sorted(by_kind):
             kind, rules = KINDS[name], by_kind[name]
             if kind.is_timed is not is_timed:
@@ -210,8 +235,7 @@ def evaluate(
             changed += len(changes)
             events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
     reminders.remind(connection, as_of, now)
-    record = {
-        "as_of": as_of,
+    record |= {
         "touched": marks.touched_count,
         "changed": changed,
         "frozen_because": frozen_because,

@@ -197,5 +197,6 @@ def _waits(
 
 FROZEN = {
     "ingestion": "events do not arrive as they should",
-    "worker_away": "PulseWatch itself was away until a short time ago",
+    "worker_away": "PulseWatch itself was away until now",
+    "catching_up": "PulseWatch or its producers were away, and what could not be sent is on its way",
 }

@@ -141,13 +141,11 @@ def _write_version(
 # -- the rule that PulseWatch brings ------------------------------------------------------------------------------
 
 BUILTIN_KEY = "pulsewatch-ingestion"
-# While it is pending already, rules that measure time are left as they are: they must not be the first to say so.
 BUILTIN = {
     "title": "No events come in",
     "kind": "ingestion",
+    # It speaks once whole five minutes have gone by in which something should have come.
     "levels": {"critical": 60},
-    "for_s": 240,
-    # Rules that measure time go on only then: producers send what they could not, bit by bit.
     "keep_firing_s": 120,
 }
 
@@ -155,7 +153,8 @@ BUILTIN = {
 def ensure_builtin(connection: Connection, as_of: datetime) -> bool:
     """Make the rule that tells when no events come in any more; False if it was ever made.
 
-    It is a rule like others: people may change it, or delete it, and then it does not come back.
+    It is a rule like others: people may change it, or delete it, and then it does not come back. Whether rules that
+    measure time are left as they are (gate) does not depend on it.
     """
     lock(connection)
     if find(connection, None, BUILTIN_KEY, is_deleted_too=True) is not None:

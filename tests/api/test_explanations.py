@@ -201,7 +201,7 @@ def test_rules_that_measure_time_tell_that_they_are_left_as_they_were(scene: Sce
     assert (answer["frozen_because"], answer["state"], answer["value"]) == ("worker_away", "ok", 3540.0)
     assert answer["because"] == (
         "It does not fire yet: 3540 has reached its threshold of 600."
-        " Rules that measure time are left as they were: PulseWatch itself was away until a short time ago."
+        " Rules that measure time are left as they were: PulseWatch itself was away until now."
     )
     before = scene.admin.get(RULE, **LOAD, as_of=iso(6)).json()
     assert (before["frozen_because"], before["changes_at"], before["waits"]) == (None, iso(11), [])

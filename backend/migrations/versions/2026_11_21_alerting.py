@@ -507,10 +507,18 @@ def create_alert_tick() -> None:
         sa.Column("touched", sa.Integer(), nullable=False, comment="Targets that were looked at."),
         sa.Column("changed", sa.Integer(), nullable=False, comment="Targets whose state changed."),
         sa.Column(
+            "seen_at",
+            TIMESTAMP,
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When a worker last saw to the rules.",
+        ),
+        sa.Column(
             "frozen_because",
             sa.Text(),
             comment="Why rules that measure time were left as they were; null: they were not.",
         ),
+        sa.Column("away_s", sa.Double(), comment="For so long nobody had seen to them before; null: not for too long."),
         sa.Column("duration_s", sa.Double(), nullable=False, comment="How long it took, in seconds."),
         sa.PrimaryKeyConstraint("as_of", name=op.f("alert_tick_pkey")),
         schema=SCHEMA,
@@ -670,9 +678,7 @@ def upgrade() -> None:
     op.alter_column("run", "first_received_at", server_default=sa.text("now()"), schema=SCHEMA)
     op.add_column(
         "ingest_stat",
-        sa.Column(
-            "last_at", TIMESTAMP, comment="When an event was accepted last; null: somewhen in the five minutes."
-        ),
+        sa.Column("last_at", TIMESTAMP, comment="When an event was accepted last; null: somewhen in the five minutes."),
         schema=SCHEMA,
     )
     create_alert_rule()

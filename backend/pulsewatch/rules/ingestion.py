@@ -1,4 +1,4 @@
-"""Nothing has arrived at all, at a time at which something should have."""
+"""Nothing has arrived at all, at a time at which something should have; or nobody has looked."""
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ ARRIVED = "stat.accepted > 0 and stat.source <> 'pulsewatch'"
 # What was accepted last of a row; where it does not say, at the end of its five minutes.
 LAST_AT = "coalesce(stat.last_at, stat.bucket_at + interval '5 minutes')"
 
+SETTLES = "interval '2 minutes'"
+
 # It is silent since anything was accepted last. What should have come since is counted in whole five minutes that have
 # gone by since: it is told by the same time a week before, or a day before while there are no numbers of the week
 # before, or else by the rate of the day before it fell silent. The longer the silence, the more should have come: it
@@ -24,15 +26,13 @@ LAST_AT = "coalesce(stat.last_at, stat.bucket_at + interval '5 minutes')"
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
-    case
-        when awaited.event_count >= (asked.params ->> 'min_events')::double precision then silence.length_s
-        else 0
-    end::double precision as value,
+    greatest(missed.silent_s, away.length_s, 0) as value,
     last.silent_at as sample_at,
-    date_bin('1 minute', asked.as_of, '2000-01-01 00:00:00+00') + interval '1 minute' as next_at,
+    least(minute.at + interval '1 minute', away.until_at) as next_at,
     '{{}}'::uuid[] as run_ids,
     jsonb_build_object(
-        'last_arrival_at', last.silent_at, 'awaited_count', coalesce(round(awaited.event_count), 0)
+        'last_arrival_at', last.silent_at, 'awaited_count', coalesce(round(awaited.event_count), 0),
+        'silent_s', missed.silent_s, 'away_s', coalesce(away.length_s, 0)
     ) as evidence
 from asked
 left join lateral (
@@ -67,7 +67,7 @@ left join lateral (
     select
         case
             when silence.ago is not null then sum(stat.accepted)
-            else sum(stat.accepted) * extract(epoch from minute.at - silence.from_at)
+            else sum(stat.accepted) * floor(extract(epoch from minute.at - silence.from_at) / 300) * 300
                 / greatest(extract(epoch from silence.from_at - known.first_at), 300)
         end as event_count
     from pulsewatch.ingest_stat as stat
@@ -76,19 +76,42 @@ left join lateral (
         and stat.bucket_at + interval '5 minutes'
         <= case when silence.ago is null then silence.from_at else asked.as_of - silence.ago end
 ) as awaited on asked.as_of > silence.from_at
+cross join lateral (
+    select
+        case
+            when awaited.event_count >= (asked.params ->> 'min_events')::double precision then silence.length_s
+            else 0
+        end as silent_s
+) as missed
+-- That nobody looked is told for as long as producers have to send what they could not.
+cross join lateral (
+    select max(tick.away_s) as length_s, max(tick.as_of) + {SETTLES} as until_at
+    from pulsewatch.alert_tick as tick
+    where tick.as_of > asked.as_of - {SETTLES} and tick.as_of <= asked.as_of and tick.away_s is not null
+) as away
 """
 
-INSTANTS = """
+INSTANTS = f"""
 select span.rule_id, span.client_id, span.pipeline_id, changed.at as as_of
 from span
-cross join lateral generate_series(
-    date_bin('1 minute', span.from_at, '2000-01-01 00:00:00+00'), span.to_at, interval '1 minute'
-) as changed (at)
+cross join lateral (
+    select minute.at
+    from generate_series(
+        date_bin('1 minute', span.from_at, '2000-01-01 00:00:00+00'), span.to_at, interval '1 minute'
+    ) as minute (at)
+    union all
+    select told.at
+    from pulsewatch.alert_tick as tick
+    cross join lateral (values (tick.as_of), (tick.as_of + {SETTLES})) as told (at)
+    where tick.as_of > span.from_at - {SETTLES} and tick.as_of < span.to_at and tick.away_s is not null
+) as changed
 where changed.at >= span.from_at and changed.at < span.to_at
 """
 
 
-def _describe(value: float, threshold: float, _params: Params, _seen: Evidence) -> str:
+def _describe(value: float, threshold: float, _params: Params, seen: Evidence) -> str:
+    if value == seen.get("away_s"):
+        return f"PulseWatch itself was away for {spoken(value)} (limit {spoken(threshold)})"
     return f"nothing has arrived from anybody for {spoken(value)} (limit {spoken(threshold)})"
 
 
