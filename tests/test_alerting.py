@@ -274,6 +274,43 @@ def test_while_nothing_arrives_at_all_one_alert_says_so_and_the_others_wait(stag
     assert stage.events()[2:] == [(23, "-", "resolved", 0)]
 
 
+def test_a_history_that_is_loaded_bit_by_bit_fires_nothing_that_is_over(stage: Stage) -> None:
+    """Twenty days of three pipelines in three and a half minutes, every other day a failure."""
+    stage.receive(0, ended("r0", 0, Status.SUCCEEDED, pipeline="other"))
+    stage.rule(1, "fresh", kind="freshness", levels={"critical": 86_400})
+    stage.rule(1, "failures", levels={"critical": 2})
+    ticks(stage, 1, 2, 3)
+    now = 4.0
+    for day in range(20, 0, -1):
+        status = Status.FAILED if day % 7 < 4 else Status.SUCCEEDED
+        stage.receive(now, *(ended(f"d{day}", 600 - day * 1440, status, pipeline=name) for name in "abc"))
+        now += 1 / 6
+        ticks(stage, now)
+    stage.receive(now, *(ended("d0", 0, Status.SUCCEEDED, pipeline=name) for name in "abc"))
+    ticks(stage, *(now + minute for minute in range(1, 5)))
+    assert {kind for _, _, kind, _ in stage.events()} == {"pending", "pending_cleared"}
+    assert stage.rows("select from pulsewatch.alert") == []
+
+
+def test_what_a_loaded_history_leaves_bad_fires_two_minutes_after_its_last_arrival(stage: Stage) -> None:
+    stage.receive(0, ended("r0", -3000, Status.SUCCEEDED))
+    stage.rule(1)
+    for minute in (1, 2, 3):
+        stage.receive(minute, ended(f"r{minute}", -1000 + minute))
+        ticks(stage, minute + 0.5)
+    ticks(stage, 4, 4.5, 5, 5.5)
+    assert plain(stage.events()) == [(2.5, "pending", 0), (5, "fired", 1)]
+
+
+def test_what_always_arrives_late_is_not_held_for_ever(stage: Stage) -> None:
+    stage.receive(0, ended("r0", -300, Status.SUCCEEDED))
+    stage.rule(1)
+    for minute in range(1, 70):
+        stage.receive(minute - 0.5, ended(f"r{minute}", minute - 240))
+        ticks(stage, minute)
+    assert plain(stage.events()) == [(2, "pending", 0), (62, "fired", 1)]
+
+
 def test_a_backfill_of_old_failures_fires_nothing_that_is_over(stage: Stage) -> None:
     stage.receive(0, ended("now", 0, Status.SUCCEEDED))
     stage.rule(1)

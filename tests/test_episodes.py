@@ -17,6 +17,10 @@ NO_DATA = Verdict(Level.NONE, 1.0, None, Lack.NO_DATA)
 ERROR = Verdict(Level.NONE, None, None, Lack.ERROR)
 VERDICTS = (GOOD, WARNING, CRITICAL, NO_DATA, ERROR)
 
+# More of the past of the target arrives, until seven seconds after the hour.
+ARRIVING = Verdict(Level.WARNING, 1.0, 0.0, held_until=NOON + timedelta(seconds=7))
+FOR_EVER = Verdict(Level.WARNING, 1.0, 0.0, held_until=NOON + timedelta(days=1))
+
 Told = list[tuple[float, str, int]]
 
 
@@ -62,6 +66,20 @@ TELLS = Policy(on_no_data="no_data")
             HELD,
             [(0, WARNING), (30, GOOD), (40, WARNING), (99, WARNING)],
             [(0, "pending", 0), (30, "pending_cleared", 0), (40, "pending", 0)],
+        ),
+        # What is arriving still is waited for, though not for ever; what fires already goes on.
+        (AT_ONCE, [(0, ARRIVING), (6, ARRIVING), (7, ARRIVING)], [(0, "pending", 0), (7, "fired", 1)]),
+        (AT_ONCE, [(0, ARRIVING), (6, GOOD)], [(0, "pending", 0), (6, "pending_cleared", 0)]),
+        (AT_ONCE, [(0, FOR_EVER), (3599, FOR_EVER), (3600, FOR_EVER)], [(0, "pending", 0), (3600, "fired", 1)]),
+        (HELD, [(0, ARRIVING), (59, ARRIVING), (60, ARRIVING)], [(0, "pending", 0), (60, "fired", 1)]),
+        (
+            AT_ONCE,
+            [(0, CRITICAL), (1, ARRIVING), (2, CRITICAL)],
+            [
+                (0, "fired", 2),
+                (1, "level_changed", 1),
+                (2, "level_changed", 2),
+            ],
         ),
         # It goes on firing for a while, and as bad as it was.
         (SLOW, [(0, WARNING), (5, GOOD), (64, GOOD)], [(0, "fired", 1), (5, "recovering", 1)]),

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pulsewatch.rules.base import Kind
-from pulsewatch.rules.known_runs import ARRIVALS
+from pulsewatch.rules.known_runs import ARRIVALS, held_until
 from pulsewatch.rules.spans import runs_of_span
 
 Mode = Literal["as_known", "as_final"]
@@ -43,6 +43,10 @@ _ON_RECORD = f"""
         else {_ON_GRID}
     end
 """
+
+
+_HELD = held_until("compared", "compared.as_of + make_interval(secs => rule.delay_s)", "compared.level > 0")
+HELD_NEVER = "null::timestamptz as held_until"
 
 
 def history_sql(kind: Kind, mode: Mode, *, is_thinned: bool) -> str:
@@ -131,8 +135,9 @@ compared as (
 
 select
     compared.rule_id, compared.client_id, compared.pipeline_id, compared.as_of, compared.value, compared.sample_at,
-    compared.next_at, compared.run_ids, compared.evidence
+    compared.next_at, compared.run_ids, compared.evidence, {"held.held_until" if is_as_known else HELD_NEVER}
 from compared
+{f"cross join rule left join lateral {_HELD} as held on true" if is_as_known else ""}
 {"where compared.level is distinct from coalesce(compared.previous_level, 0)" if is_thinned else ""}
 order by compared.client_id, compared.pipeline_id, compared.as_of
 """

@@ -4,6 +4,8 @@
      ^        |             |                            ^                        |
      +- good -+- (for_s 0: firing at once)               +------- breach ---------+
 
+While the past of a target is being loaded, what would fire is pending.
+
 A breach while recovering goes on with the same episode. Where there is nothing to judge (no_data, error), an episode
 that is open stays open; one that is not may be shown as such, or made an alert, as the rule says.
 """
@@ -15,6 +17,9 @@ from enum import StrEnum
 from typing import Literal
 
 from pulsewatch.rules.base import Lack, Level, Verdict
+
+# What has been bad for so long fires though more of its past arrives.
+HELD_AT_MOST = timedelta(hours=1)
 
 
 class State(StrEnum):
@@ -111,12 +116,12 @@ def step(old: Standing, verdict: Verdict, as_of: datetime, sample_at: datetime |
     if lack is not None:
         new = _lacking(old, lack, as_of, policy)
     elif level > Level.NONE:
-        new = _breached(old, level, as_of, policy)
+        new = _breached(old, level, as_of, policy, verdict.held_until)
     else:
         new = _good(old, as_of, sample_at, policy)
     if new.state is not old.state:
         new = replace(new, state_since=as_of)
-    return Step(new, tuple(_transitions(old, new)), _deadline(new, as_of, policy))
+    return Step(new, tuple(_transitions(old, new)), _deadline(new, as_of, policy, verdict.held_until))
 
 
 def closed(old: Standing, as_of: datetime) -> Step:
@@ -140,11 +145,16 @@ def _lacking(old: Standing, lack: Lack, as_of: datetime, policy: Policy) -> Stan
     return old if old.state is State.ERROR else Standing(State.ERROR, Level.NONE, as_of, old.pending_since)
 
 
-def _breached(old: Standing, level: Level, as_of: datetime, policy: Policy) -> Standing:
+def _fires_at(since: datetime, policy: Policy, held_until: datetime | None) -> datetime:
+    at = since + timedelta(seconds=policy.for_s)
+    return at if held_until is None else max(at, min(held_until, since + HELD_AT_MOST))
+
+
+def _breached(old: Standing, level: Level, as_of: datetime, policy: Policy, held_until: datetime | None) -> Standing:
     if old.state.is_open:
         return _still_firing(old, level, as_of, policy)
     since = as_of if old.pending_since is None else old.pending_since
-    if as_of - since >= timedelta(seconds=policy.for_s):
+    if as_of >= _fires_at(since, policy, held_until):
         return Standing(State.FIRING, level, as_of, pending_since=since)
     return old if old.state is State.PENDING else Standing(State.PENDING, Level.NONE, as_of, pending_since=since)
 
@@ -210,10 +220,10 @@ def _transitions(old: Standing, new: Standing) -> Iterator[Transition]:
         yield event(EventKind(new.state.value))
 
 
-def _deadline(new: Standing, as_of: datetime, policy: Policy) -> datetime | None:
+def _deadline(new: Standing, as_of: datetime, policy: Policy, held_until: datetime | None) -> datetime | None:
     """When time alone may lead further; what waits for samples has no deadline."""
     if new.state is State.PENDING and new.pending_since is not None:
-        at = new.pending_since + timedelta(seconds=policy.for_s)
+        at = _fires_at(new.pending_since, policy, held_until)
     elif new.lower_since is not None:
         at = new.lower_since + timedelta(seconds=policy.keep_firing_s)
     else:

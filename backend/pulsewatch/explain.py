@@ -65,6 +65,7 @@ class Wait(StrEnum):
     HOLDS = "for"
     KEEPS_FIRING = "keep_firing"
     SAMPLES = "recover_consecutive"
+    ARRIVALS = "arrivals"
     GATE = "ingestion_gate"
 
 
@@ -182,7 +183,9 @@ def _waits(
     if not standing.state.is_open and as_of < grace_ends_at:
         detail = f"The target is new: it does not fire within {spec.new_target_grace_s:g} s."
         yield Waiting(Wait.GRACE, grace_ends_at, detail)
-    if standing.state is State.PENDING and standing.pending_since is not None:
+    if standing.state is State.PENDING and verdict.held_until is not None and verdict.held_until > as_of:
+        yield Waiting(Wait.ARRIVALS, verdict.held_until, "What happened long ago is arriving; more may be on its way.")
+    if standing.state is State.PENDING and standing.pending_since is not None and spec.for_s > 0:
         until = standing.pending_since + timedelta(seconds=spec.for_s)
         yield Waiting(Wait.HOLDS, until, f"It must have been bad for {spec.for_s:g} s.")
     if standing.lower_since is not None and spec.keep_firing_s > 0:

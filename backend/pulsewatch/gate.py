@@ -29,7 +29,7 @@ DOUBTED = "ingestion"
 CATCHING_UP = "catching_up"
 
 # Of ticks that a clock which was ahead has left in the future nothing is known.
-LAST_TICK = f"""
+LAST_TICK = """
 select
     last.as_of, last.seen_at, least(%(now)s::timestamptz, clock_timestamp()) as now,
     (
@@ -37,7 +37,7 @@ select
         from pulsewatch.alert_tick as doubted
         where doubted.as_of > last.as_of - interval '2 minutes'
             and doubted.as_of <= last.as_of
-            and doubted.frozen_because in ('{AWAY}', '{DOUBTED}')
+            and doubted.frozen_because in ('worker_away', 'ingestion')
     ) as doubted_at
 from pulsewatch.alert_tick as last
 where last.as_of <= least(%(now)s::timestamptz, clock_timestamp())
@@ -84,7 +84,7 @@ select
         having count(*) = 12
     ) as usual_s
 from last
-"""
+"""  # noqa: S608 - constants
 
 
 # The rule that PulseWatch brings, as it brings it.

@@ -5,7 +5,7 @@ The statement of a kind is the same in both; they differ in where the rows of `a
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row
 
 from pulsewatch.episodes import Policy
 from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
-from pulsewatch.rules.known_runs import COMING
+from pulsewatch.rules.known_runs import COMING, held_until
 from pulsewatch.rules.rule import Rule
 
 # Planning takes as long as looking at some hundred targets: each connection does it once. Whatever the arrays hold,
@@ -80,6 +80,13 @@ asked as materialized (
 )
 """
 
+_IS_BAD = """
+    case
+        when rule.is_above then {0}.value >= least(rule.warning, rule.critical)
+        else {0}.value <= greatest(rule.warning, rule.critical)
+    end
+"""
+
 _TARGET = """
     target.client_id = {0}.client_id and target.pipeline_id = {0}.pipeline_id and target.rule_id = {0}.rule_id
 """
@@ -116,13 +123,10 @@ foreseen as (
 ),
 
 observed as materialized (
-    select foreseen.*, rule.delay_s
+    select foreseen.*, rule.delay_s, ({_IS_BAD.format("foreseen")}) as is_bad
     from foreseen
     join rule on rule.rule_id = foreseen.rule_id
-    where case
-            when rule.is_above then foreseen.value >= least(rule.warning, rule.critical)
-            else foreseen.value <= greatest(rule.warning, rule.critical)
-        end
+    where {_IS_BAD.format("foreseen")}
         or foreseen.value is null and rule.is_lack_told
         or (foreseen.client_id, foreseen.pipeline_id, foreseen.rule_id) in (
             select due.client_id, due.pipeline_id, due.rule_id
@@ -139,9 +143,16 @@ observed as materialized (
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids, observed.evidence, {_STANDING}
+    observed.next_at, observed.run_ids, observed.evidence, held.held_until, {_STANDING}
 from observed
 join pulsewatch.alert_target as target on {_TARGET.format("observed")}
+left join lateral {
+        held_until(
+            "observed",
+            "%(known_at)s::timestamptz",
+            "observed.is_bad and target.state not in ('firing', 'recovering')",
+        )
+    } as held on true
 order by observed.client_id, observed.pipeline_id, observed.rule_id
 """
 
@@ -152,7 +163,7 @@ with {_DUE}
 select
     due.rule_id, due.client_id, due.pipeline_id, %(as_of)s::timestamptz as as_of, null::double precision as value,
     null::timestamptz as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids,
-    null::jsonb as evidence, {_STANDING}
+    null::jsonb as evidence, null::timestamptz as held_until, {_STANDING}
 from due
 join pulsewatch.alert_target as target
     on target.client_id = due.client_id
@@ -194,8 +205,14 @@ observed as ({kind.observe})
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids, observed.evidence
+    observed.next_at, observed.run_ids, observed.evidence, held.held_until
 from observed
+join asked
+    on asked.client_id = observed.client_id
+    and asked.pipeline_id = observed.pipeline_id
+    and asked.as_of = observed.as_of
+cross join rule
+left join lateral {held_until("observed", "asked.known_at", _IS_BAD.format("observed"))} as held on true
 order by observed.client_id, observed.pipeline_id, observed.as_of
 """
 
@@ -247,13 +264,15 @@ def observation_of(row: Row[Any]) -> Observation:
         row.next_at,
         tuple(row.run_ids or ()),
         row.evidence,
+        row.held_until,
     )
 
 
 def verdict_of(rule: Rule, observation: Observation) -> Verdict:
     """How a rule judges what it sees."""
     spec = rule.spec
-    return judge(observation.value, spec.levels, spec.definition.direction(spec.parsed))
+    verdict = judge(observation.value, spec.levels, spec.definition.direction(spec.parsed))
+    return replace(verdict, held_until=observation.held_until)
 
 
 def looks_again_at(rule: Rule, observation: Observation) -> datetime | None:

@@ -192,6 +192,23 @@ def test_a_rule_tells_what_it_waits_for(scene: Scene) -> None:
     assert now["looks_again_at"] == iso(33)
 
 
+def test_a_rule_tells_that_it_waits_for_the_past_to_arrive(scene: Scene) -> None:
+    scene.rule(1, levels={"warning": 1})
+    scene.run(-300, "1", FAILED, late=305)
+    scene.tick(6)
+    answer = scene.admin.get(RULE, **LOAD, as_of=iso(6)).json()
+    assert (answer["state"], answer["waits"]) == (
+        "pending",
+        [
+            {
+                "wait": "arrivals",
+                "until": iso(7),
+                "detail": "What happened long ago is arriving; more may be on its way.",
+            }
+        ],
+    )
+
+
 def test_rules_that_measure_time_tell_that_they_are_left_as_they_were(scene: Scene) -> None:
     scene.run(1, "1", SUCCEEDED)
     scene.rule(5, kind="freshness", levels={"warning": 600})

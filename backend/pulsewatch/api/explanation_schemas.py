@@ -13,7 +13,7 @@ from pulsewatch.rules.base import Direction
 
 NotWatched = Literal["rule_not_there", "rule_disabled", "selector", "archived", "not_yet"]
 Frozen = Literal["ingestion", "worker_away", "catching_up"]
-WaitsFor = Literal["new_target_grace", "for", "keep_firing", "recover_consecutive", "ingestion_gate"]
+WaitsFor = Literal["new_target_grace", "for", "keep_firing", "recover_consecutive", "arrivals", "ingestion_gate"]
 
 
 class ExplainedRule(Answer):

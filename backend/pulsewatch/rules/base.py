@@ -62,6 +62,7 @@ class Observation:
 
     `value` is None where there is nothing to measure. `sample_at` is the time of the newest sample that it rests on.
     `next_at` is when the value may be judged otherwise although nothing arrives; it may be too early, never too late.
+    `held_until` is set while the past of the target arrives: nothing fires before, unless it has been bad for long.
     """
 
     rule_id: int
@@ -73,6 +74,7 @@ class Observation:
     next_at: datetime | None
     run_ids: tuple[UUID, ...]
     evidence: Evidence | None = None
+    held_until: datetime | None = None
 
 
 class Lack(StrEnum):
@@ -90,6 +92,7 @@ class Verdict:
     threshold: float | None
     value: float | None = None
     lack: Lack | None = None
+    held_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,6 +167,31 @@ LAST_SUCCESS = """(
 )"""
 
 
+def held_until(target: str, known_at: str, condition: str) -> str:
+    """A table expression for `left join lateral`: until when nothing new fires on a pipeline, null: it is not held.
+
+    A history that is loaded shows the pipeline as bad as it was at some time of its past. The newest run that is known
+    was last told of over an hour late: then more may be on its way for two minutes after each arrival.
+    """
+    return f"""(
+    select arriving.held_until
+    from (
+        select
+            max(run.received_at) + interval '2 minutes' as held_until,
+            (array_agg(run.received_at - run.last_at order by run.order_at desc, run.id desc))[1] as late_by
+        from (
+            select {target}.client_id, {target}.pipeline_id, {target}.as_of, {known_at} as known_at
+        ) as asked
+        cross join lateral {known_runs(newest=8)} as run
+    ) as arriving
+    where {condition}
+        and {known_at} < 'infinity'
+        and {target}.pipeline_id > 0
+        and arriving.late_by >= interval '1 hour'
+    offset 0
+)"""
+
+
 # The last hour that may count a run which was over by then. Hours tell of runs as they came out: one that was tried
 # again since is counted where that ended.
 LAST_HOUR = "case when asked.is_settled then asked.as_of else asked.as_of + interval '7 days' end"
