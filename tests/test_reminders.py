@@ -280,6 +280,26 @@ def test_a_channel_that_is_made_anew_is_told_nothing_of_the_past(connection: Con
     assert remind(connection, after(10)) == 0
 
 
+def test_a_rule_that_only_tries_from_now_on_tells_of_an_end_alone(connection: Connection, fired: Told) -> None:
+    told(connection, fired)
+    trial = change_rule(connection, fired.rule, is_dry_run=True)
+    notify(connection, [replace(worse(connection, fired, 5), rule=trial)], after(5))
+    assert remind(connection, after(2 * HOURS_4)) == 0
+    notify(connection, [replace(over(connection, fired, 3 * HOURS_4), rule=trial)], after(3 * HOURS_4))
+    assert notifications(connection, "reason, status, held_by") == [
+        ("fired", "sent", None),
+        ("level_changed", "dropped", "dry_run"),
+        ("resolved", "pending", None),
+    ]
+
+
+def test_what_waits_is_held_back_once_the_rule_only_tries(connection: Connection, fired: Told) -> None:
+    notify(connection, [fired], NOON)
+    change_rule(connection, fired.rule, is_dry_run=True)
+    assert remind(connection, after(5)) == 0
+    assert notifications(connection, "reason, status, held_by") == [("fired", "held", "dry_run")]
+
+
 # -- what waits -----------------------------------------------------------------------------------------------------
 
 

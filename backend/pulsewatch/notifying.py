@@ -136,7 +136,8 @@ def _notify(connection: Connection, told: Sequence[Told], as_of: datetime, now: 
 def _hold_for_good(told: Told) -> Held | None:
     if told.is_backfill:
         return Held("backfill")
-    return Held("dry_run") if told.is_dry_run else None
+    # A rule that only tries from now on tells nobody of what fired before, but for its end.
+    return Held("dry_run") if told.is_dry_run or told.rule.spec.is_dry_run else None
 
 
 def hold(

@@ -95,6 +95,7 @@ with going_on as (
         on version.rule_id = rule.id and version.version = rule.version
     where alert.resolved_at is null
         and not alert.is_dry_run
+        and not version.spec @> '{{"is_dry_run": true}}'
         and alert.acknowledged_at is null
         and (alert.snoozed_until is null or alert.snoozed_until <= %(as_of)s)
         and alert.fired_at
@@ -179,6 +180,7 @@ cross join lateral (
 ) as event
 where alert.resolved_at is null
     and not alert.is_dry_run
+    and not version.spec @> '{"is_dry_run": true}'
     and not event.is_backfill
     and greatest(version.created_at, channel.created_at) > alert.fired_at
     and not exists (
@@ -193,7 +195,8 @@ where alert.resolved_at is null
 order by alert.client_id, alert.id, channel.id
 """
 
-# What waits to be sent still, of alerts that somebody may have taken on, put off or silenced since it was made.
+# What waits to be sent still, of alerts that somebody may have taken on, put off or silenced since it was made, or
+# whose rule only tries by now.
 WAITING = """
 select
     alert.client_id, alert.rule_id, alert.pipeline_id, alert.level, alert.acknowledged_at, alert.snoozed_until, last.id
@@ -206,6 +209,13 @@ where last.status = 'pending'
     and (
         alert.acknowledged_at is not null
         or alert.snoozed_until > %(as_of)s
+        or exists (
+            select
+            from pulsewatch.alert_rule as rule
+            join pulsewatch.alert_rule_version as version
+                on version.rule_id = rule.id and version.version = rule.version
+            where rule.id = alert.rule_id and version.spec @> '{"is_dry_run": true}'
+        )
         or exists (
             select
             from pulsewatch.silence

@@ -102,6 +102,8 @@ class _Known:
         if known is None:
             return None
         rule, target = known
+        if rule.spec.is_dry_run:
+            return Held("dry_run")
         return hold(
             rule.key,
             target,
