@@ -84,6 +84,22 @@ def test_worse_is_told_and_ends_what_somebody_took_on(stage: Stage) -> None:
     assert tuple(alert) == (2, 2, None, None)
 
 
+def test_texts_are_filled_in_anew_when_the_level_changes(stage: Stage) -> None:
+    stage.receive(0, ended("r1", 0), ended("r2", 0.5))
+    texts = {"summary": "{{ pipeline }} is {{ level }}: {{ value }} of {{ threshold }} since {{ fired_at }}"}
+    stage.rule(1, levels={"warning": 2, "critical": 3}, annotations=texts)
+    ticks(stage, 2)
+    said = "select annotations ->> 'summary' from pulsewatch.alert"
+    since = f"since {at(2).isoformat()}"
+    assert stage.rows(said) == [(f"nightly is warning: 2 of 2 {since}",)]
+    stage.receive(3, ended("r3", 3))
+    ticks(stage, 4)
+    assert stage.rows(said) == [(f"nightly is critical: 3 of 3 {since}",)]
+    stage.receive(5, ended("r4", 5, Status.SUCCEEDED))
+    ticks(stage, 6)
+    assert stage.rows(said) == [(f"nightly is critical: 3 of 3 {since}",)]
+
+
 def test_a_pipeline_that_is_new_is_watched_from_its_first_events_on(stage: Stage) -> None:
     stage.receive(0, ended("r1", 0, Status.SUCCEEDED))
     stage.rule(1)
@@ -366,3 +382,40 @@ def test_a_rule_that_asks_for_more_than_can_be_worked_out_leaves_the_others_of_i
         connection.execute(text(too_much))
     ticks(stage, 2)
     assert stage.events() == [(2, "absurd", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]
+
+
+ENDLESS = """
+create or replace function pulsewatch.run_as_known(
+    of_client bigint, of_run uuid, from_at timestamptz, until_at timestamptz, known_before timestamptz
+)
+returns table (
+    first_at timestamptz, last_at timestamptz, status text, finished_at timestamptz, said_duration_s double precision,
+    implied_start_at timestamptz, error_class text, winner_scheduled_at timestamptz, winner_metrics jsonb,
+    opening_scheduled_at timestamptz, opening_metrics jsonb, start_at timestamptz, received_at timestamptz
+)
+language plpgsql stable
+as $$
+begin
+    loop
+    end loop;
+end
+$$
+"""
+
+
+def test_a_rule_that_takes_too_long_leaves_the_others_of_its_kind_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "KIND_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(alerting, "LEAST_TIMEOUT_S", 1.0)
+    names = ("endless", "other", "sane")
+    for name in names:
+        stage.receive(0, ended("r1", 0, pipeline=name), ended("r2", 0.5, pipeline=name))
+        stage.rule(1, name, selector={"pipelines": [name]})
+    # Its last run is told of again after the time of the tick: what was known before has to be worked out.
+    stage.receive(2.5, ended("r2", 2.4, pipeline="endless"))
+    stage.work(2)
+    with stage.engine.begin() as connection:
+        connection.execute(text(ENDLESS))
+        alerting.evaluate(connection, at(2), at(2))
+    assert stage.events() == [(2, "endless", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]

@@ -62,6 +62,7 @@ set
     value = coalesce(new.value, alert.value),
     threshold = coalesce(new.threshold, alert.threshold),
     summary = case when new.level > 0 and new.value is not null then new.summary else alert.summary end,
+    annotations = coalesce(new.annotations, alert.annotations),
     acknowledged_at = case when new.level > alert.level then null else alert.acknowledged_at end,
     acknowledged_by = case when new.level > alert.level then null else alert.acknowledged_by end,
     snoozed_until = case when new.level > alert.level then null else alert.snoozed_until end,
@@ -70,7 +71,7 @@ set
     resolve_reason = new.resolve_reason
 from json_to_recordset(%(rows)s::json) as new (
     client_id bigint, id uuid, level smallint, value double precision, threshold double precision, summary text,
-    resolved_at timestamptz, resolve_reason text
+    annotations jsonb, resolved_at timestamptz, resolve_reason text
 )
 where alert.client_id = new.client_id and alert.id = new.id and alert.resolved_at is null
 """
@@ -92,6 +93,12 @@ from json_to_recordset(%(rows)s::json) as new (
 )
 order by new.client_id, new.as_of, new.alert_id, new.seq
 on conflict (client_id, as_of, alert_id, seq) do nothing
+"""
+
+FIRED_AT = """
+select alert.client_id, alert.id, alert.fired_at
+from unnest(%(client_ids)s::bigint[], %(ids)s::uuid[]) as wanted (client_id, id)
+join pulsewatch.alert on alert.client_id = wanted.client_id and alert.id = wanted.id
 """
 
 ALERTS = """

@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy import Connection, Row
 
 from pulsewatch import notifying
-from pulsewatch.alert_sql import ALERTS, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
+from pulsewatch.alert_sql import ALERTS, FIRED_AT, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
+from pulsewatch.db import fetch
 from pulsewatch.episodes import EventKind, Standing, State, Step, Transition, closed
 from pulsewatch.events import digest16
 from pulsewatch.rules.base import Described, Evidence, Level, Observation, Verdict
@@ -219,11 +220,11 @@ def _write_events(
     if fired:
         rows = [_alert_row(event, is_backfill=is_backfill) for event in fired]
         connection.exec_driver_sql(INSERT_ALERTS, {"rows": json.dumps(rows)})
-    moved = [
-        _moved_row(event) for event in events if event.transition.kind in {EventKind.LEVEL_CHANGED, EventKind.RESOLVED}
-    ]
+    moved = [event for event in events if event.transition.kind in {EventKind.LEVEL_CHANGED, EventKind.RESOLVED}]
     if moved:
-        connection.exec_driver_sql(UPDATE_ALERTS, {"rows": json.dumps(moved)})
+        fired_at = _fired_at(connection, moved)
+        rows = [_moved_row(event, fired_at.get((event.change.target.client_id, event.alert_id))) for event in moved]
+        connection.exec_driver_sql(UPDATE_ALERTS, {"rows": json.dumps(rows)})
     event_rows = [_event_row(event, known_at, is_backfill=is_backfill) for event in events]
     connection.exec_driver_sql(INSERT_EVENTS, {"rows": json.dumps(event_rows)})
     return [event for event in events if event.transition.kind in TOLD]
@@ -244,13 +245,26 @@ def _alert_row(event: _Event, *, is_backfill: bool) -> dict[str, Any]:
         "threshold": event.threshold,
         "summary": event.summary,
         "labels": spec.labels,
-        "annotations": _filled(event),
+        "annotations": _filled(event, change.as_of),
         "is_backfill": is_backfill,
         "is_dry_run": spec.is_dry_run,
     }
 
 
-def _filled(event: _Event) -> dict[str, str]:
+def _fired_at(connection: Connection, events: Sequence[_Event]) -> dict[tuple[int, UUID], datetime]:
+    """When these alerts fired, where their texts have to be filled in anew because the level is another one."""
+    anew = [
+        (event.change.target.client_id, event.alert_id)
+        for event in events
+        if event.transition.kind is EventKind.LEVEL_CHANGED and event.change.rule.spec.annotations
+    ]
+    if not anew:
+        return {}
+    wanted = {"client_ids": [client_id for client_id, _ in anew], "ids": [alert_id for _, alert_id in anew]}
+    return {(client_id, id_): fired_at for client_id, id_, fired_at in fetch(connection, FIRED_AT, wanted)}
+
+
+def _filled(event: _Event, fired_at: datetime) -> dict[str, str]:
     """The annotations of the rule with their placeholders filled in."""
     rule, target, level = event.change.rule, event.change.target, event.change.step.standing.level
     values = {
@@ -263,12 +277,13 @@ def _filled(event: _Event) -> dict[str, str]:
         "value": None if event.value is None else f"{event.value:g}",
         "threshold": None if event.threshold is None else f"{event.threshold:g}",
         "unit": rule.spec.definition.unit,
-        "fired_at": event.change.as_of.isoformat(),
+        "fired_at": fired_at.isoformat(),
     }
     return {name: fill_in(text, values) for name, text in rule.spec.annotations.items()}
 
 
-def _moved_row(event: _Event) -> dict[str, Any]:
+def _moved_row(event: _Event, fired_at: datetime | None) -> dict[str, Any]:
+    """`fired_at`: where its texts are filled in anew."""
     is_over = event.transition.kind is EventKind.RESOLVED
     return {
         "client_id": event.change.target.client_id,
@@ -277,6 +292,7 @@ def _moved_row(event: _Event) -> dict[str, Any]:
         "value": event.value,
         "threshold": event.threshold,
         "summary": event.summary,
+        "annotations": None if fired_at is None or is_over else _filled(event, fired_at),
         "resolved_at": event.change.as_of.isoformat() if is_over else None,
         "resolve_reason": (event.change.reason or "recovered") if is_over else None,
     }
