@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pulsewatch.rules import KINDS
 from pulsewatch.rules.base import Kind, Levels, Params
@@ -16,11 +16,18 @@ Seconds = Annotated[float, Field(ge=0, le=MAX_S, allow_inf_nan=False)]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 LabelName = Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,99}$")]
 Words = Annotated[str, Field(max_length=2000)]
-PLACEHOLDER = re.compile(r"\{\{\s*([a-z_]+)\s*\}\}")
+PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
 # What annotations may name.
 PLACEHOLDERS = (
     "client", "pipeline", "owner", "environment", "rule", "level", "value", "threshold", "unit", "fired_at"
 )  # fmt: skip
+
+
+def _placeholders_known(text: str) -> str:
+    for name in PLACEHOLDER.findall(text):
+        if name not in PLACEHOLDERS:
+            raise ValueError(f"there is no placeholder {name[:100]!r}; known are {', '.join(PLACEHOLDERS)}")
+    return text
 
 
 class RuleSpec(BaseModel):
@@ -54,7 +61,7 @@ class RuleSpec(BaseModel):
     channels: tuple[Slug, ...] = Field((), max_length=20, description="Keys of channels.")
     runbook_url: str | None = Field(None, max_length=2000, pattern=r"^https?://\S+$", description="What to do then.")
     labels: dict[LabelName, Words] = Field(default_factory=dict, max_length=50, description="For receivers.")
-    annotations: dict[LabelName, Words] = Field(
+    annotations: dict[LabelName, Annotated[Words, AfterValidator(_placeholders_known)]] = Field(
         default_factory=dict, max_length=20, description="Texts with placeholders such as {{ pipeline }}."
     )
     is_enabled: bool = Field(True, description="False: not evaluated.")
@@ -66,15 +73,6 @@ class RuleSpec(BaseModel):
         if kind not in KINDS:
             raise ValueError(f"there is no kind {kind[:100]!r}; known are {', '.join(sorted(KINDS))}")
         return kind
-
-    @field_validator("annotations")
-    @classmethod
-    def _placeholders_known(cls, annotations: dict[str, str]) -> dict[str, str]:
-        for text in annotations.values():
-            for name in PLACEHOLDER.findall(text):
-                if name not in PLACEHOLDERS:
-                    raise ValueError(f"there is no placeholder {name!r}; known are {', '.join(PLACEHOLDERS)}")
-        return annotations
 
     @model_validator(mode="after")
     def _levels_fit(self) -> Self:
@@ -103,4 +101,4 @@ class RuleSpec(BaseModel):
 
 def fill_in(text: str, values: Mapping[str, str | None]) -> str:
     """Replace placeholders by their values; what is not there leaves nothing. Nothing else has a meaning."""
-    return PLACEHOLDER.sub(lambda found: values.get(found[1]) or "", text)
+    return PLACEHOLDER.sub(lambda found: (values[found[1]] or "") if found[1] in values else found[0], text)
