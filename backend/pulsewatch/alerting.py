@@ -39,8 +39,12 @@ from pulsewatch.rules.rule import Rule
 
 log = logging.getLogger(__name__)
 
-# A kind that takes longer is an error of its rules, not of all.
-KIND_TIMEOUT = "set local statement_timeout = '10s'"
+# A kind that takes longer is an error of its rules, not of all; of the rule that takes so long, where that is found.
+KIND_TIMEOUT_S = 10.0
+LEAST_TIMEOUT_S = 2.0
+# No longer than that: ticks must go on.
+SEARCH_TIMEOUT_S = 30.0
+QUERY_CANCELED = "57014"
 TRY_AGAIN_AFTER = timedelta(minutes=1)
 
 # The instant up to which everything is known. A transaction of ingestion that is open may commit events received when
@@ -231,7 +235,8 @@ def evaluate(
             if frozen_because is not None:
                 connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in rules]})
                 continue
-            changes = _changes(_look(connection, kind, rules, due), {rule.id: rule for rule in rules}, as_of)
+            seen = _look(connection, kind, rules, due, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+            changes = _changes(seen, {rule.id: rule for rule in rules}, as_of)
             changed += len(changes)
             events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
     reminders.remind(connection, as_of, now)
@@ -251,24 +256,33 @@ def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
 
 
 def _look(
-    connection: Connection, kind: Kind, rules: Sequence[Rule], due: Mapping[str, Any]
+    connection: Connection,
+    kind: Kind,
+    rules: Sequence[Rule],
+    due: Mapping[str, Any],
+    timeout_s: float,
+    until: float,
 ) -> list[tuple[Row[Any], bool]]:
     """What there is to see of rules of one kind; with each row, whether it could not be looked at.
 
-    What a rule asks for, or a run reports, may be more than the database can work out: then the others are looked at
-    without it.
+    What a rule asks for, or a run reports, may be more than the database can work out, or takes too long: then the
+    others are looked at without it, halves by halves, until that time of the monotonic clock.
     """
     values = {**due, "rules": rules_json(rules), "rule_ids": [rule.id for rule in rules]}
     try:
         with connection.begin_nested():
-            connection.exec_driver_sql(KIND_TIMEOUT)
+            connection.exec_driver_sql(f"set local statement_timeout = {int(timeout_s * 1000)}")
             return [(row, False) for row in connection.exec_driver_sql(live_sql(kind), values)]
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        if isinstance(error, DataError) and len(rules) > 1:
-            half = len(rules) // 2
-            return [*_look(connection, kind, rules[:half], due), *_look(connection, kind, rules[half:], due)]
+        is_slow = getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
+        if (is_slow or isinstance(error, DataError)) and len(rules) > 1 and monotonic() < until:
+            half, less_s = len(rules) // 2, max(timeout_s / 2, LEAST_TIMEOUT_S) if is_slow else timeout_s
+            return [
+                *_look(connection, kind, rules[:half], due, less_s, until),
+                *_look(connection, kind, rules[half:], due, less_s, until),
+            ]
         log.error("alert rules of kind %s cannot be evaluated: %s", kind.name, str(error.orig).strip().split("\n")[0])
         return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, values)]
 

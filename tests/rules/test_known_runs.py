@@ -153,14 +153,30 @@ def test_runs_of_other_pipelines_and_clients_are_left_out_unless_the_client_is_a
     assert {run["id"] for run in known(world.connection, at(5), of="client")} == {id_of("a"), id_of("b", "hourly")}
 
 
-def test_events_of_a_time_to_come_tell_when_to_look_again(world: World) -> None:
-    world.put(said("a", 10, Status.RUNNING), said("a", 20), said("b", 30), said("c", 15, pipeline="hourly"))
+def coming(world: World, as_of: datetime, known_at: datetime) -> list[tuple[datetime, str]]:
     rows = world.connection.exec_driver_sql(
         f"{ASKED} select next_at, slug from ({COMING}) as coming inner join pulsewatch.pipeline"
         " on coming.client_id = pipeline.client_id and coming.pipeline_id = pipeline.id order by next_at",
-        {"as_of": at(10), "known_at": "infinity"},
+        {"as_of": as_of, "known_at": known_at},
     )
-    assert [tuple(row) for row in rows] == [(at(15), "hourly"), (at(20), "nightly")]
+    return [(row.next_at, row.slug) for row in rows]
+
+
+def test_events_of_a_time_to_come_tell_when_to_look_again(world: World) -> None:
+    world.put(said("a", 10, Status.RUNNING), said("a", 20), said("b", 30), said("c", 15, pipeline="hourly"))
+    assert coming(world, at(10), at(10)) == [(at(15), "hourly"), (at(20), "nightly")]
+
+
+def test_where_a_rule_looks_back_the_runs_of_its_pipeline_tell(world: World) -> None:
+    world.put(
+        went("long", -300, 17),
+        went("a", 10, 20),
+        *(went(f"r{number}", number - 200, number - 199) for number in range(70)),
+        said("c", 15, pipeline="hourly"),
+    )
+    world.refresh()
+    found = [coming(world, at(minutes), at(60)) for minutes in (-301, 9, 10, 17, 20)]
+    assert found == [[(at(-300), "nightly")], [(at(10), "nightly")], [(at(17), "nightly")], [(at(20), "nightly")], []]
 
 
 ENDS = st.builds(

@@ -232,11 +232,17 @@ cross join lateral (
 ) as event
 """
 
-# What is known already of a time to come, where the clocks of producers are ahead: pipelines of `asked` have to be
-# looked at again then, whatever their rules. Kinds leave it out of their next_at.
+# What is known already of a time to come, where the clocks of producers are ahead or a rule looks back: pipelines of
+# `asked` have to be looked at again then, whatever their rules. Kinds leave it out of their next_at.
+# The events ahead of the present are few, and found by client. What came after a time that a rule looks back to may be
+# any number: there the runs tell, of these pipelines alone, and hours tell which of them were going on.
 COMING = """
 select event.client_id, event.pipeline_id, min(event.occurred_at) as next_at
-from (select distinct client_id, as_of from asked) as asked
+from (
+    select distinct client_id, as_of
+    from asked
+    where as_of >= known_at or pipeline_id = 0
+) as asked
 cross join lateral (
     select event.client_id, event.pipeline_id, event.occurred_at
     from pulsewatch.run_event as event
@@ -244,4 +250,33 @@ cross join lateral (
     offset 0
 ) as event
 group by event.client_id, event.pipeline_id
+union all
+select asked.client_id, asked.pipeline_id, min(happened.at) as next_at
+from (
+    select distinct client_id, pipeline_id, as_of
+    from asked
+    where as_of < known_at and pipeline_id > 0
+) as asked
+cross join lateral (
+    select least(min(hour.first_at_min), asked.as_of) as since
+    from pulsewatch.pipeline_hour as hour
+    where hour.client_id = asked.client_id
+        and hour.pipeline_id = asked.pipeline_id
+        and hour.hour_at > asked.as_of - interval '1 hour'
+    offset 0
+) as searched
+cross join lateral (
+    select run.first_at, run.last_at, run.finished_at, coalesce(run.start_at, run.implied_start_at) as started_at
+    from pulsewatch.run
+    where run.client_id = asked.client_id
+        and run.pipeline_id = asked.pipeline_id
+        and run.first_at >= searched.since
+        and greatest(run.last_at, run.start_at) > asked.as_of
+    offset 0
+) as run
+cross join lateral (
+    values (run.first_at), (run.started_at), (run.finished_at), (run.last_at)
+) as happened (at)
+where happened.at > asked.as_of
+group by asked.client_id, asked.pipeline_id
 """
