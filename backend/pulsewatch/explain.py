@@ -24,21 +24,26 @@ where target.client_id = %(client_id)s and target.pipeline_id = %(pipeline_id)s 
 """
 # How it stood at a time that is past, as its events tell.
 STOOD = """
-with told as (
-    select event.as_of, event.seq, event.alert_id, event.from_state, event.state, event.level
+select
+    last.state, last.level, last.alert_id,
+    (
+        select max(changed.as_of)
+        from pulsewatch.alert_event as changed
+        where changed.client_id = %(client_id)s
+            and changed.alert_id = last.alert_id
+            and changed.as_of <= %(as_of)s
+            and changed.from_state <> changed.state
+    ) as state_since
+from (
+    select event.as_of, event.seq, event.alert_id, event.state, event.level
     from pulsewatch.alert_event as event
     where event.client_id = %(client_id)s
         and event.pipeline_id = %(pipeline_id)s
         and event.rule_id = %(rule_id)s
         and event.as_of <= %(as_of)s
-)
-
-select
-    last.state, last.level, last.alert_id,
-    (select max(changed.as_of) from told as changed where changed.from_state <> changed.state) as state_since
-from told as last
-order by last.as_of desc, last.seq desc
-limit 1
+    order by event.as_of desc, event.seq desc
+    limit 1
+) as last
 """
 LAST_TICK = """
 select tick.as_of, tick.frozen_because
@@ -101,11 +106,19 @@ class Explanation:
 
 
 def explain(
-    connection: Connection, rule: Rule, target: Described, as_of: datetime, *, is_past: bool = False
+    connection: Connection,
+    rule: Rule,
+    target: Described,
+    as_of: datetime,
+    *,
+    is_past: bool = False,
+    was_watched: bool = False,
 ) -> Explanation:
     """Look at a target as the rule does at a time: by what had been received by then.
 
-    `is_past`: how it stood is told by its events; else as it stands.
+    `is_past`: how it stood is told by its events; else as it stands. Since when the rule has watched the target is
+    known of the present only: a rule that was switched off since, or describes its targets anew, has begun again.
+    `was_watched`: its version of that time did.
     """
     keys = {"client_id": target.client_id, "pipeline_id": target.pipeline_id, "rule_id": rule.id, "as_of": as_of}
     row = connection.exec_driver_sql(STANDING, keys).one_or_none()
@@ -115,11 +128,11 @@ def explain(
     (seen,) = observe(connection, rule, [asked])
     verdict = verdict_of(rule, seen)
     standing, alert_id = None, None
-    if target_since is not None and target_since <= as_of:
-        if is_past:
-            standing, alert_id = _stood(connection.exec_driver_sql(STOOD, keys).one_or_none())
-        elif row is not None:
-            standing, alert_id = stored_of(row).standing, row.alert_id
+    is_since = target_since is not None and target_since <= as_of
+    if is_past and (is_since or was_watched):
+        standing, alert_id = _stood(connection.exec_driver_sql(STOOD, keys).one_or_none())
+    elif row is not None and is_since and not is_past:
+        standing, alert_id = stored_of(row).standing, row.alert_id
     frozen_because = _frozen_because(connection, rule, as_of)
     return Explanation(
         seen,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from pulsewatch import rulebook
 from pulsewatch.events import Status, run_id
 from tests.alert_stage import at
 from tests.api.alerting_rows import fire, notify
@@ -249,6 +250,28 @@ def test_a_rule_tells_why_it_does_not_watch(failing: Scene) -> None:
     failing.admin.delete("/v1/clients/acme/pipelines/load")
     failing.tick(20)
     assert lack() == (False, "archived", None)
+
+
+def test_what_became_of_the_rule_since_changes_nothing_about_the_past(failing: Scene) -> None:
+    def past(minutes: float) -> tuple[Any, ...]:
+        answer = failing.admin.get(RULE, **LOAD, as_of=iso(minutes)).json()
+        return answer["not_watched_because"], answer["state"], answer["state_since"], answer["alert_id"]
+
+    before = past(12)
+    assert before[:3] == (None, "firing", iso(11))
+    with failing.world.begin() as connection:
+        # The pipeline was there before the test's times.
+        for table in ("client", "pipeline"):
+            connection.execute(text(f"update pulsewatch.{table} set created_at = :at"), {"at": at(0)})
+        row = rulebook.find(connection, None, "rule")
+        assert row is not None
+        rulebook.set_enabled(connection, row, rulebook.Said("ann", None, at(20)), is_enabled=False)
+    assert past(12) == before
+    assert past(25) == ("rule_disabled", None, None, None)
+    failing.rule(30, levels={"warning": 2, "critical": 4}, title="Fails")
+    assert past(12) == before
+    assert past(25) == ("rule_disabled", None, None, None)
+    assert past(31)[:2] == (None, "ok")
 
 
 def test_a_client_and_all_clients_together_are_targets_too(scene: Scene) -> None:

@@ -273,6 +273,12 @@ def create_alert_event() -> None:
         postgresql_partition_by="RANGE (as_of)",
     )
     op.create_index("alert_event_alert_idx", "alert_event", ["client_id", "alert_id"], schema=SCHEMA)
+    op.create_index(
+        "alert_event_target_idx",
+        "alert_event",
+        ["client_id", "pipeline_id", "rule_id", sa.literal_column("as_of desc")],
+        schema=SCHEMA,
+    )
 
 
 def create_silence() -> None:

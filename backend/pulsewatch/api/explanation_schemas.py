@@ -11,7 +11,7 @@ from pulsewatch.api.notification_schemas import Notification
 from pulsewatch.api.schemas import Answer, RunStatus
 from pulsewatch.rules.base import Direction
 
-NotWatched = Literal["rule_not_there", "rule_disabled", "selector", "archived", "not_yet"]
+NotWatched = Literal["rule_not_there", "rule_deleted", "rule_disabled", "selector", "archived", "not_yet"]
 Frozen = Literal["ingestion", "worker_away", "catching_up"]
 WaitsFor = Literal["new_target_grace", "for", "keep_firing", "recover_consecutive", "arrivals", "ingestion_gate"]
 

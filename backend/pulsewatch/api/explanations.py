@@ -150,10 +150,19 @@ def explain_rule(
         at = now if asked_at is None else asked_at
         if at > now:
             raise invalid([FieldError("?as_of", "out_of_range", "It must not lie ahead.")])
-        rule = _rule_of_version(connection, row.id, _version_then(connection, row, at))
+        version, was_deleted = _version_then(connection, row, at)
+        rule = _rule_of_version(connection, row.id, version)
         target, archived_at = _target(connection, caller, rule, client, pipeline)
-        found = explain.explain(connection, rule, target, at, is_past=asked_at is not None)
-        lack = _not_watched(row, rule, target, archived_at, found, at)
+        is_off = row.created_at > at or was_deleted or not rule.spec.is_enabled
+        found = explain.explain(
+            connection,
+            rule,
+            target,
+            at,
+            is_past=asked_at is not None,
+            was_watched=not is_off and alert_targets.watched(rule, target) and _there(connection, target, at),
+        )
+        lack = _not_watched(row, rule, target, archived_at, found, at, was_deleted=was_deleted)
         shown = _shown_explanation(rule, row.client, target, at, found, lack) | {
             "silences": _covering(connection, caller, rule, target, found, at),
             "runs": _shown_rows(found.runs),
@@ -172,16 +181,28 @@ def _rule_for(connection: Connection, caller: Caller, client: str | None, key: s
         return visible_rule(connection, caller, None, key)
 
 
-def _version_then(connection: Connection, row: Row[Any], at: datetime) -> int:
-    """The version that held then; the first one, where there was none yet."""
+def _version_then(connection: Connection, row: Row[Any], at: datetime) -> tuple[int, bool]:
+    """The version that held then, and whether the rule was deleted; the first one, where there was none yet."""
     version = models.alert_rule_version
     query = (
-        select(version.c.version)
+        select(version.c.version, version.c.change)
         .where(version.c.rule_id == row.id, version.c.created_at <= at)
         .order_by(version.c.version.desc())
         .limit(1)
     )
-    return connection.execute(query).scalar() or 1
+    found = connection.execute(query).first()
+    return (1, False) if found is None else (found.version, found.change == "deleted")
+
+
+def _there(connection: Connection, target: Described, at: datetime) -> bool:
+    """Whether the target was there already, and was not archived yet."""
+    pipeline, client = models.pipeline, models.client
+    query = select(client.c.created_at, client.c.archived_at).where(client.c.id == target.client_id)
+    rows = list(connection.execute(query))
+    if target.pipeline is not None:
+        own = (pipeline.c.client_id == target.client_id) & (pipeline.c.id == target.pipeline_id)
+        rows += connection.execute(select(pipeline.c.created_at, pipeline.c.archived_at).where(own))
+    return all(row.created_at <= at and (row.archived_at is None or row.archived_at > at) for row in rows)
 
 
 def _rule_of_version(connection: Connection, rule_id: int, number: int) -> Rule:
@@ -215,13 +236,22 @@ def _target(
 
 
 def _not_watched(
-    row: Row[Any], rule: Rule, target: Described, archived_at: datetime | None, found: Explanation, at: datetime
+    row: Row[Any],
+    rule: Rule,
+    target: Described,
+    archived_at: datetime | None,
+    found: Explanation,
+    at: datetime,
+    *,
+    was_deleted: bool,
 ) -> str | None:
     """Why the rule does not watch the target; None if it does."""
     if found.standing is not None:
         return None
     if at < row.created_at:
         return "rule_not_there"
+    if was_deleted:
+        return "rule_deleted"
     if not rule.spec.is_enabled:
         return "rule_disabled"
     if not alert_targets.watched(rule, target):
@@ -231,6 +261,7 @@ def _not_watched(
 
 NOT_WATCHED = {
     "rule_not_there": "The rule did not exist yet.",
+    "rule_deleted": "The rule was deleted then.",
     "rule_disabled": "The rule is switched off.",
     "selector": "The rule's selector does not pick this target.",
     "archived": "The target is archived.",

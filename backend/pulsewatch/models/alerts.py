@@ -187,6 +187,8 @@ alert_event = Table(
     PrimaryKeyConstraint("client_id", "as_of", "alert_id", "seq"),
     # The events of one alert.
     Index("alert_event_alert_idx", "client_id", "alert_id"),
+    # How a rule stood on a target at a time.
+    Index("alert_event_target_idx", "client_id", "pipeline_id", "rule_id", text("as_of desc")),
     CheckConstraint(f"kind in ({EVENT_KINDS})", name="kind"),
     CheckConstraint(f"state in ({STATES}) and from_state in ({STATES})", name="state"),
     CheckConstraint("length(comment) <= 2000", name="comment"),
