@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from pulsewatch import catalog, models
-from pulsewatch.alert_writing import ALERTING_LOCK
+from pulsewatch.alert_writing import ALERTING_LOCK, WAIT_BRIEFLY
 from pulsewatch.episodes import State
 
 
@@ -43,7 +43,11 @@ class Act:
 
 
 def lock(connection: Connection) -> datetime:
-    """Until the transaction ends nobody else changes alerts; the time, as it is then."""
+    """Until the transaction ends nobody else changes alerts; the time, as it is then.
+
+    Raises OperationalError (SQLSTATE 55P03) where others take longer than two seconds.
+    """
+    connection.exec_driver_sql(WAIT_BRIEFLY)
     connection.exec_driver_sql(ALERTING_LOCK)
     return catalog.clock(connection)
 

@@ -24,6 +24,8 @@ from pulsewatch.rules.rule import Rule
 from pulsewatch.rules.spec import fill_in
 
 ALERTING_LOCK = "select pg_advisory_xact_lock(hashtext('pulsewatch.alerting'))"
+# Who waits for an answer holds one of a few connections meanwhile: after that he is asked to come again.
+WAIT_BRIEFLY = "set local lock_timeout = '2s'"
 TRY_ALERTING_LOCK = "select pg_try_advisory_xact_lock(hashtext('pulsewatch.alerting'))"
 
 

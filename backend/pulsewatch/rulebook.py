@@ -11,7 +11,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, Select, and_, insert, select, update
 
 from pulsewatch import alert_targets, models
-from pulsewatch.alert_writing import ALERTING_LOCK
+from pulsewatch.alert_writing import ALERTING_LOCK, WAIT_BRIEFLY
 from pulsewatch.rules.spec import RuleSpec
 
 Change = Literal["created", "changed", "enabled", "disabled", "dry_run", "restored", "deleted"]
@@ -26,8 +26,13 @@ class Said:
     as_of: datetime
 
 
-def lock(connection: Connection) -> None:
-    """Until the transaction ends nobody else changes rules or alerts."""
+def lock(connection: Connection, *, is_patient: bool = True) -> None:
+    """Until the transaction ends nobody else changes rules or alerts.
+
+    Where others take long, it waits for them; else it raises OperationalError (SQLSTATE 55P03) after two seconds.
+    """
+    if not is_patient:
+        connection.exec_driver_sql(WAIT_BRIEFLY)
     connection.exec_driver_sql(ALERTING_LOCK)
 
 

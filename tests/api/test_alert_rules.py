@@ -159,7 +159,8 @@ def test_a_key_that_is_no_slug_and_an_archived_client_are_refused(admin: Api, cl
         ({"title": "x" * 201}, [("/title", "too_long")]),
         ({"title": "a\0b"}, [("/title", "nul_character")]),
         ({"labels": {"a/b": "x"}}, [("/labels/a~1b", "unknown_value")]),
-        ({"annotations": {"summary": "{{ password }}"}}, [("/annotations", "unknown_value")]),
+        ({"annotations": {"summary": "{{ password }}"}}, [("/annotations/summary", "unknown_value")]),
+        ({"annotations": {"summary": "{{ labels.team }}"}}, [("/annotations/summary", "unknown_value")]),
         ({"runbook_url": "wiki"}, [("/runbook_url", "invalid_url")]),
         ({"channels": ["a b"]}, [("/channels/0", "not_a_slug")]),
         ({"channels": ["no-such"]}, [("/channels/0", "unknown_value")]),
@@ -209,7 +210,9 @@ def test_a_rule_reaches_channels_of_its_client_and_of_the_fleet_only(
 
     refused = admin.put(path, FAILING | {"channels": [f"own-{client}", f"foreign-{client}"]})
     assert problem(refused) == (422, "invalid", [("/channels/1", "unknown_value")])
-    assert f"own-{client}" in refused.json()["errors"][0]["detail"].partition("Known are")[2]
+    known = refused.json()["errors"][0]["detail"].partition("Known are")[2]
+    assert f"own-{client}" in known
+    assert f"shared-{client}" not in known
     fleet = admin.put(f"/v1/alert-rules/{client}", FAILING | {"channels": [f"own-{client}"]})
     assert problem(fleet) == (422, "invalid", [("/channels/0", "unknown_value")])
 

@@ -352,3 +352,15 @@ def test_a_bound_key_neither_sees_nor_touches_alerts_of_others(world: World, fir
 def test_what_is_no_id_is_not_found(admin: Api, id_: str) -> None:
     assert problem(admin.get(f"/v1/alerts/{id_}")) == (404, "not_found", [])
     assert problem(admin.request("POST", f"/v1/alerts/{id_}:ack")) == (404, "not_found", [])
+
+
+def test_who_acts_while_others_take_long_is_asked_to_come_again(world: World, admin: Api, fired: Fired) -> None:
+    with world.begin() as connection:
+        connection.exec_driver_sql(ALERTING_LOCK)
+        for refused in (
+            act(admin, fired, "ack"),
+            admin.put("/v1/alert-rules/waits", {"kind": "freshness", "levels": {"warning": 60}}),
+        ):
+            assert problem(refused)[:2] == (503, "unavailable")
+            assert refused.headers["Retry-After"] == "2"
+    assert act(admin, fired, "ack").status_code == 200

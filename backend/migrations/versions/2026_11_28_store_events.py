@@ -215,18 +215,19 @@ begin
         end if;
     end if;
     insert into pulsewatch.ingest_stat as stat (
-        bucket_at, source, writer, accepted, duplicates, rejected, lag_s_sum, lag_s_max
+        bucket_at, source, writer, accepted, duplicates, rejected, lag_s_sum, lag_s_max, last_at
     )
     values (
         date_bin('5 minutes', now(), '2000-01-01 00:00:00+00'), store_events.source, pg_backend_pid(),
         store_events.fresh_count, cardinality(batch) - store_events.fresh_count + repeated_count, 0,
-        lag_s_sum, lag_s_max
+        lag_s_sum, lag_s_max, case when store_events.fresh_count > 0 then now() end
     )
     on conflict (bucket_at, source, writer) do update set
         accepted = stat.accepted + excluded.accepted,
         duplicates = stat.duplicates + excluded.duplicates,
         lag_s_sum = stat.lag_s_sum + excluded.lag_s_sum,
-        lag_s_max = greatest(stat.lag_s_max, excluded.lag_s_max);
+        lag_s_max = greatest(stat.lag_s_max, excluded.lag_s_max),
+        last_at = greatest(stat.last_at, excluded.last_at);
 end
 $$
 """

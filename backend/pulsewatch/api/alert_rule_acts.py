@@ -153,7 +153,7 @@ class Wanted:
     def act(self, act: Act, *, is_deleted_too: bool = False) -> Response:
         """Do this to the rule, and show it as it is then."""
         with self.engine.begin() as connection:
-            rulebook.lock(connection)
+            rulebook.lock(connection, is_patient=False)
             row = visible_rule(connection, self.caller, self.client, self.key, is_deleted_too=is_deleted_too)
             act(connection, row, said_by(connection, self.caller, self.comment))
             row = visible_rule(connection, self.caller, self.client, self.key)

@@ -154,11 +154,14 @@ def whose_errors(connection: Connection, client_id: int | None, spec: RuleSpec) 
     if not spec.channels:
         return errors
     channel = models.channel
-    query = select(channel.c.key).where(
+    query = select(channel.c.key, channel.c.client_id).where(
         channel.c.deleted_at.is_(None), (channel.c.client_id == client_id) | channel.c.client_id.is_(None)
     )
-    known = sorted(set(connection.execute(query).scalars()))
-    shown = ", ".join(known[:SHOWN_CHANNELS]) or "none"
+    rows = list(connection.execute(query))
+    known = {row.key for row in rows}
+    # What the channels of all clients are called is not for one of them.
+    own = sorted(row.key for row in rows if row.client_id == client_id)
+    shown = ", ".join(own[:SHOWN_CHANNELS]) or "none"
     for number, key in enumerate(spec.channels):
         if key not in known:
             detail = f"There is no channel {key!r} for this rule. Known are: {shown}."

@@ -244,7 +244,7 @@ def put_rule(
     if not is_slug(key):
         raise invalid([FieldError("{key}", "not_a_slug", f"A key has {SLUG_RULE}.")])
     with engine.begin() as connection:
-        rulebook.lock(connection)
+        rulebook.lock(connection, is_patient=False)
         spec, owner = checked(connection, caller, client, body, is_kept=True)
         if owner is not None and owner.archived_at is not None:
             raise Problem(409, "client_archived", f"Client {owner.slug!r} is archived; PUT it to bring it back.")
@@ -274,7 +274,7 @@ def delete_rule(
 ) -> Response:
     """Evaluate the rule no more, and close its alerts (`rule_deleted`). Its versions and its alerts stay."""
     with engine.begin() as connection:
-        rulebook.lock(connection)
+        rulebook.lock(connection, is_patient=False)
         row = visible_rule(connection, caller, client, key)
         check_preconditions(request, tag_of(row))
         rulebook.delete(connection, row, said_by(connection, caller, comment))

@@ -18,6 +18,7 @@ log = logging.getLogger("pulsewatch.api")
 
 # SQLSTATE 57014: our own statement_timeout ended the query.
 QUERY_CANCELED = "57014"
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def install(app: FastAPI) -> None:
@@ -103,8 +104,11 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     """503 while the database is away or busy; anything else is our own fault and goes up to become a 500."""
     if not is_passing(error):
         raise error
-    if getattr(getattr(error, "orig", None), "sqlstate", None) == QUERY_CANCELED:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if state == QUERY_CANCELED:
         detail = "The query took too long. Narrow it, for example by client, from and to."
+    elif state == LOCK_NOT_AVAILABLE:
+        detail = "Somebody else is changing the same just now. Send it again."
     else:
         detail = "The database does not answer just now."
     # The cause goes to the log alone: it names hosts and users.
