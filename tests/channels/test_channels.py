@@ -45,7 +45,7 @@ def test_channels_reach_the_network_by_the_one_way_out_and_know_no_database() ->
         )
     }
     ours = {name for name in imported if name.startswith("pulsewatch") and not name.startswith("pulsewatch.channels")}
-    assert ours == {"pulsewatch.outbound"}
+    assert ours == {"pulsewatch.outbound", "pulsewatch.problems"}
     assert not imported & {"requests", "httpx", "urllib3", "socket", "sqlalchemy", "psycopg", "fastapi", "starlette"}
 
 

@@ -88,9 +88,15 @@ def test_on_a_quiet_saturday_nothing_is_missed(world: World) -> None:
 
 
 def test_a_young_installation_goes_by_its_rate(world: World) -> None:
-    came(world, -60, 0, accepted=1)
-    # Twelve in an hour: ten are missing after fifty minutes.
-    assert [world.value(minutes) for minutes in (49.9, 50)] == [0, 3000]
+    came(world, -60, 0, accepted=10)
+    # 120 in an hour: ten are missing after five minutes.
+    assert [world.value(minutes) for minutes in (4.9, 5)] == [0, 300]
+
+
+def test_a_few_events_on_the_first_day_are_no_rate(world: World) -> None:
+    # With which somebody tried things out: a nightly job that does not come is missed all the same.
+    came(world, -60, 0, accepted=8)
+    assert [world.value(minutes) for minutes in (5, 60, 23 * 60)] == [0, 0, 0]
 
 
 def test_nothing_ever_came(world: World) -> None:

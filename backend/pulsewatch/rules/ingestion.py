@@ -18,11 +18,14 @@ ARRIVED = "stat.accepted > 0 and stat.source <> 'pulsewatch'"
 LAST_AT = "coalesce(stat.last_at, stat.bucket_at + interval '5 minutes')"
 
 SETTLES = "interval '2 minutes'"
+# So many times min_events make a rate.
+STEADY = 10
 
 # It is silent since anything was accepted last. What should have come since is counted in whole five minutes that have
 # gone by since: it is told by the same time a week before, or a day before while there are no numbers of the week
-# before, or else by the rate of the day before it fell silent. The longer the silence, the more should have come: it
-# does not end in a quiet night. Whole minutes, so that the verdict changes at these only.
+# before, or else by the rate of the day before it fell silent, if that was steady: a few events on the first day, with
+# which somebody tried things out, tell nothing of what a nightly job sends. The longer the silence, the more should
+# have come: it does not end in a quiet night. Whole minutes, so that the verdict changes at these only.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
@@ -67,7 +70,8 @@ left join lateral (
     select
         case
             when silence.ago is not null then sum(stat.accepted)
-            else sum(stat.accepted) * floor(extract(epoch from minute.at - silence.from_at) / 300) * 300
+            when sum(stat.accepted) >= (asked.params ->> 'min_events')::double precision * {STEADY}
+                then sum(stat.accepted) * floor(extract(epoch from minute.at - silence.from_at) / 300) * 300
                 / greatest(extract(epoch from silence.from_at - known.first_at), 300)
         end as event_count
     from pulsewatch.ingest_stat as stat
