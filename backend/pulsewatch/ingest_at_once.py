@@ -13,7 +13,7 @@ import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from pulsewatch import ledger, resolve
+from pulsewatch import resolve
 from pulsewatch.db import fetch
 from pulsewatch.event_batch import EventBatch
 from pulsewatch.events import RunEvent
@@ -66,7 +66,19 @@ def _store(connection: Connection, submissions: Sequence[Submission], known: res
     if fresh_count < len(batch.rows):
         for position in batch.places_known(fresh or ()):
             outcomes[position] = DUPLICATE
-    return ledger.receipts(submissions, outcomes)
+    return _receipts(submissions, outcomes)
+
+
+def _receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
+    """Deal the outcomes out to the requests they belong to; none is a refusal, and each has a place of its own."""
+    receipts = []
+    done = 0
+    for submission in submissions:
+        count = len(submission.items)
+        duplicates = outcomes[done : done + count].count(DUPLICATE)
+        receipts.append(Receipt(accepted=count - duplicates, duplicates=duplicates, received=submission.received))
+        done += count
+    return receipts
 
 
 def _is_usual(submissions: Sequence[Submission]) -> bool:
