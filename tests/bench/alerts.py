@@ -59,7 +59,7 @@ def measure(dsn: str, until: datetime, advance: Callable[[str], None]) -> list[T
             rulebook.save(connection, None, key, spec, rulebook.Said("bench", None, as_of - timedelta(hours=1)))
         connection.execute(text("delete from pulsewatch.alert_mark"))
     # What has long been the case is found once; after that a tick finds what is new.
-    alerting.tick(engine, as_of - GRID * (WARM_UP + 1), known_at=as_of + WINDOW)
+    alerting.tick(engine, as_of - GRID * (WARM_UP + 1))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("vacuum (analyze) pulsewatch.alert_target"))
     with engine.connect() as connection:
@@ -92,7 +92,7 @@ def _tick(engine: Engine, as_of: datetime, touched: int) -> float:
     with engine.begin() as connection:
         connection.execute(text(MARK), {"marked_at": as_of - timedelta(seconds=10), "number": touched})
     began = time.perf_counter()
-    if alerting.tick(engine, as_of, known_at=as_of + WINDOW) is None:
+    if alerting.tick(engine, as_of) is None:
         raise RuntimeError(f"nothing was evaluated for {as_of}")
     return time.perf_counter() - began
 

@@ -84,7 +84,7 @@ INSERT_RUNS = f"""
 insert into pulsewatch.run (
     client_id, id, pipeline_id, external_id, state_key, winner_key, status, finished_at, message,
     winner_metrics, winner_attributes, opened_at, opening_key, opening_metrics, opening_attributes, first_at, start_at,
-    latest_start_at, earliest_end_at, prev_started_at, last_at, first_received_at
+    latest_start_at, earliest_end_at, prev_started_at, last_at, received_at, first_received_at
 )
 select
     client_id, id, pipeline_id, id::text,
@@ -92,7 +92,7 @@ select
     end_key, status, end_at, 'loaded the table in good order',
     '{{"rows": 1234, "bytes": 98765}}'::jsonb, '{{"table": "sales.orders"}}'::jsonb, start_at, start_key,
     '{{"queued_s": 1.5}}'::jsonb, '{{"host": "worker-7", "image": "etl:2026.11"}}'::jsonb, start_at, start_at,
-    start_at, end_at, start_at, end_at, start_at
+    start_at, end_at, start_at, end_at, end_at, start_at
 from ({_RUNS}) as made
 """
 
