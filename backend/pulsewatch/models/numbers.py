@@ -230,8 +230,14 @@ failing_span = Table(
     Column("failure_count", Integer, nullable=False, comment="How many runs failed or timed out in it."),
     Column("error_class", Text, comment="Kind of failure of the run that began it, else its status."),
     PrimaryKeyConstraint("client_id", "pipeline_id", "run_id"),
-    # A client's spans in a window; a pipeline's spans around a time.
-    Index("failing_span_client_began_at_idx", "client_id", "began_at"),
+    # A client's spans in a window: error_classes counts those of all clients from the index alone. A pipeline's spans
+    # around a time.
+    Index(
+        "failing_span_client_began_at_idx",
+        "client_id",
+        "began_at",
+        postgresql_include=["pipeline_id", "error_class", "failure_count"],
+    ),
     Index("failing_span_pipeline_first_at_idx", "client_id", "pipeline_id", "first_at"),
     comment="One row per span in which a pipeline was failing: from a first failure to the next success.",
 )
