@@ -10,8 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
-# Tests wait for servers and processes: two more of them than two cores have.
-PYTEST := $(BIN)/python -m pytest -n 4
+# Tests wait for servers and processes: one more of them than two cores have.
+PYTEST := $(BIN)/python -m pytest -n 3
 
 $(READY): requirements-dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "PulseWatch needs Python 3.11, 3.12 or 3.13" >&2; exit 1; }
