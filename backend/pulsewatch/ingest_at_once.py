@@ -49,9 +49,11 @@ def store(connect: Begin, submissions: Sequence[Submission], known: resolve.Name
 
 def _store(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> list[Receipt] | None:
     ids = _ids(submissions, known) or _ids(submissions, _look_up(connection, submissions, known))
+    if ids is None:
+        return None
     batch = EventBatch()
-    outcomes = ids and _fold(batch, submissions, ids)
-    if not ids or not outcomes:
+    outcomes = _fold(batch, submissions, ids)
+    if outcomes is None:
         return None
     clients = sorted({client_id for client_id, _ in ids})
     values = (batch.packed(), clients, submissions[0].source, len(ids) - len(batch.rows))
