@@ -76,11 +76,10 @@ def _timeline() -> Panel:
         "How pipelines were doing",
         "The 15 pipelines with the least success rate in this time: failing from a first failure to the next success.",
         f"""select at as "time", pipeline as metric, state_code as value
-        from analytics.state_series({WINDOW}, {CLIENT})
-        where pipeline in (
+        from analytics.pipeline_states({WINDOW}, {CLIENT}, variadic array(
             select pipeline from analytics.summaries({WINDOW}, 'pipeline', {CLIENT})
             where not is_archived order by success_rate nulls last, pipeline limit 15
-        ) order by "time", metric""",
+        )) order by "time", metric""",
         STATES,
     )
 

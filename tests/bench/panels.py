@@ -83,7 +83,7 @@ QUERIES = {
         "select began_at, ended_at, pipeline, failure_count from analytics.failing_spans"
         " where client = '{client}' and began_at >= '{since}' and began_at < '{until}' order by began_at"
     ),
-    "client: state timeline, 24 h": "select * from analytics.state_series('{day}', '{until}', '{client}', null)",
+    "client: state timeline, 24 h": "select * from analytics.state_series('{day}', '{until}', '{client}')",
     "client: late and missed slots, 30 d": (
         "select slot_at, pipeline, status, delay_s from analytics.slots"
         " where client = '{client}' and slot_at >= '{since}' and slot_at < '{until}' and status in ('late', 'missed')"
@@ -94,7 +94,7 @@ QUERIES = {
         " and first_at >= '{day}' and first_at < '{until}' and status in ('failed', 'timed_out')"
         " group by error_class order by runs desc limit 20"
     ),
-    "client: state timeline, 30 d": "select * from analytics.state_series('{since}', '{until}', '{client}', null)",
+    "client: state timeline, 30 d": "select * from analytics.state_series('{since}', '{until}', '{client}')",
     "client: latest runs": (
         "select first_at, pipeline, status, duration_s from analytics.runs"
         " where client_id = analytics.client_id('{client}')"

@@ -1,10 +1,12 @@
 -- One row per pipeline and change of its health in a window, and one at its start: what it was when the window began.
--- Times are UTC. Read by state timelines. Health as in analytics.pipelines_now, but for running, which would hide the
--- rest: failing comes from failing_span, late and missed from slot. A missed start counts from its deadline, one that
--- came from when it came, and neither once the schedule is gone; a pipeline is unknown until a first run has ended.
+-- Times are UTC. Read by state timelines, for the few pipelines that they show, and by state_series. Health as in
+-- analytics.pipelines_now, but for running, which would hide the rest: failing comes from failing_span, late and missed
+-- from slot. A missed start counts from its deadline, one that came from when it came, and neither once the schedule is
+-- gone; a pipeline is unknown until a first run has ended.
 
-create or replace function analytics.state_series(
-    from_at timestamptz, to_at timestamptz, of_client text default null, of_pipeline text default null
+create or replace function analytics.pipeline_states(
+    from_at timestamptz, to_at timestamptz, of_client text default null,
+    variadic of_pipelines text[] default '{}'
 )
 returns table (
     at timestamptz,
@@ -20,9 +22,9 @@ as $$
 #variable_conflict use_column
 declare
     the_client bigint;
-    the_pipeline bigint;
+    the_pipelines bigint [];
 begin
-    if of_pipeline is not null and of_client is null then
+    if of_pipelines <> '{}' and of_client is null then
         raise exception 'a pipeline is named together with its client' using errcode = '22023';
     end if;
     if (from_at < to_at) is not true then
@@ -34,10 +36,10 @@ begin
             return;
         end if;
     end if;
-    if of_pipeline is not null then
-        select pipeline.id into the_pipeline from pulsewatch.pipeline
-        where pipeline.client_id = the_client and pipeline.slug = of_pipeline;
-        if the_pipeline is null then
+    if of_pipelines <> '{}' then
+        select array_agg(pipeline.id) into the_pipelines from pulsewatch.pipeline
+        where pipeline.client_id = the_client and pipeline.slug = any(of_pipelines);
+        if the_pipelines is null then
             return;
         end if;
     end if;
@@ -58,7 +60,7 @@ begin
                 on state.client_id = pipeline.client_id and state.pipeline_id = pipeline.id
             where ($3 is null or pipeline.client_id = $3)
                 and (
-                    pipeline.id = $4
+                    pipeline.id = any($4)
                     or $4 is null and pipeline.archived_at is null and client.archived_at is null
                 )
         ),
@@ -82,7 +84,7 @@ begin
         ),
 
         slot_turn as (
-            select judged.client_id, judged.pipeline_id, judged.unscheduled_at, later.slot_at, later.status, later.at
+            select judged.pipeline_id, judged.unscheduled_at, later.slot_at, later.status, later.at
             from judged
             cross join lateral (
                 select slot.slot_at, slot.status, coalesce(slot.started_at, slot.deadline_at) as at
@@ -96,9 +98,9 @@ begin
 
         slot_order as (
             select
-                client_id, pipeline_id, unscheduled_at, slot_at, status, at,
+                pipeline_id, unscheduled_at, slot_at, status, at,
                 max(slot_at) over (
-                    partition by client_id, pipeline_id
+                    partition by pipeline_id
                     order by at, slot_at desc
                     rows between unbounded preceding and 1 preceding
                 ) as latest_slot_at
@@ -107,15 +109,20 @@ begin
 
         -- One that is judged after a later one tells nothing about now. Most of the others say what the one before them
         -- said: these go before anything else is done, or the timeline of a busy client would be all about them.
+        -- Changes are numbered, so that the last one is the greatest; the two bits below the number tell what it says.
         slot_change as (
-            select client_id, pipeline_id, status, at
+            select
+                pipeline_id, at,
+                change_number << 2 | case status when 'missed' then 2 when 'late' then 1 else 0 end as slot_change
             from (
                 select
-                    client_id, pipeline_id, status, at,
-                    lag(status) over (partition by client_id, pipeline_id order by at, slot_at desc) as earlier_status
+                    pipeline_id, at, status,
+                    lag(status) over in_order as earlier_status,
+                    row_number() over in_order as change_number
                 from slot_order
                 where (latest_slot_at is null or slot_at > latest_slot_at)
                     and (unscheduled_at is null or at < unscheduled_at)
+                window in_order as (partition by pipeline_id order by at, slot_at desc)
             ) as valid
             where earlier_status is distinct from status
         ),
@@ -123,7 +130,7 @@ begin
         -- Spans that were open when the window began, then those that begin in it. Spans overlap only where runs do:
         -- the last few of a pipeline hold all that can be open, and no long history is read for it.
         open_span as (
-            select chosen.client_id, chosen.pipeline_id, earlier.began_at, earlier.ended_at
+            select chosen.pipeline_id, earlier.began_at, earlier.ended_at
             from chosen
             cross join lateral (
                 select span.began_at, span.ended_at
@@ -138,32 +145,32 @@ begin
 
         -- Materialized, so that the spans of a client are read once and not again for each of its pipelines.
         new_span as materialized (
-            select owner.client_id, later.pipeline_id, later.began_at, later.ended_at
+            select later.pipeline_id, later.began_at, later.ended_at
             from (select distinct chosen.client_id from chosen) as owner
             cross join lateral (
                 select span.pipeline_id, span.began_at, span.ended_at
                 from pulsewatch.failing_span as span
                 where span.client_id = owner.client_id and span.began_at >= $1 and span.began_at < $2
-                    and ($4 is null or span.pipeline_id = $4)
+                    and ($4 is null or span.pipeline_id = any($4))
                 offset 0
             ) as later
         ),
 
         -- A span that had ended before it began (the next success was the quicker run) was open at no time.
         span as (
-            select client_id, pipeline_id, began_at, ended_at
+            select pipeline_id, began_at, ended_at
             from (
-                select client_id, pipeline_id, began_at, ended_at from open_span
+                select pipeline_id, began_at, ended_at from open_span
                 union all
-                select new_span.client_id, new_span.pipeline_id, new_span.began_at, new_span.ended_at
+                select new_span.pipeline_id, new_span.began_at, new_span.ended_at
                 from new_span
-                join chosen on chosen.client_id = new_span.client_id and chosen.pipeline_id = new_span.pipeline_id
+                join chosen on chosen.pipeline_id = new_span.pipeline_id
             ) as either
             where ended_at is null or ended_at > greatest(began_at, $1)
         ),
 
         first_outcome as (
-            select chosen.client_id, chosen.pipeline_id, ended.at
+            select chosen.pipeline_id, ended.at
             from chosen
             cross join lateral (
                 select run.finished_at as at
@@ -175,70 +182,67 @@ begin
             ) as ended
         ),
 
-        change (client_id, pipeline_id, at, slot_status, failing, outcomes) as (
-            select client_id, pipeline_id, $1, null, 0, 0 from chosen
+        change (pipeline_id, at, slot_change, failing, outcomes) as (
+            select pipeline_id, $1, null::bigint, 0, 0 from chosen
             union all
-            select client_id, pipeline_id, greatest(at, $1), status, 0, 0 from slot_change
+            select pipeline_id, greatest(at, $1), slot_change, 0, 0 from slot_change
             union all
-            select client_id, pipeline_id, unscheduled_at, 'none', 0, 0 from judged where unscheduled_at is not null
+            -- After all others.
+            select pipeline_id, unscheduled_at, 1::bigint << 62, 0, 0
+            from judged
+            where unscheduled_at is not null
             union all
-            select client_id, pipeline_id, greatest(began_at, $1), null, 1, 0 from span
+            select pipeline_id, greatest(began_at, $1), null, 1, 0 from span
             union all
-            select client_id, pipeline_id, ended_at, null, -1, 0 from span where ended_at is not null
+            select pipeline_id, ended_at, null, -1, 0 from span where ended_at is not null
             union all
-            select client_id, pipeline_id, greatest(at, $1), null, 0, 1 from first_outcome
+            select pipeline_id, greatest(at, $1), null, 0, 1 from first_outcome
         ),
 
-        -- Changes of the same instant are peers: each of them sees the sum of all.
+        -- Changes of the same instant are peers: each of them sees the sum of all, and all but one change nothing.
         summed as (
             select
-                client_id, pipeline_id, at, slot_status,
+                pipeline_id, at,
                 sum(failing) over so_far as failing,
                 sum(outcomes) over so_far as outcomes,
-                count(slot_status) over so_far as slot_number
+                max(slot_change) over so_far as slot_change
             from change
             where at < $2
-            window so_far as (partition by client_id, pipeline_id order by at)
-        ),
-
-        filled as (
-            select
-                client_id, pipeline_id, at, failing, outcomes,
-                max(slot_status) over (partition by client_id, pipeline_id, slot_number) as slot_status
-            from summed
+            window so_far as (partition by pipeline_id order by at)
         ),
 
         told as (
-            select distinct
-                client_id, pipeline_id, at,
+            select
+                pipeline_id, at,
                 analytics.health(
-                    failing::integer, slot_status, 0, case when outcomes > 0 then 'succeeded' end
+                    failing::integer, case slot_change & 3 when 2 then 'missed' when 1 then 'late' end, 0,
+                    case when outcomes > 0 then 'succeeded' end
                 ) as state
-            from filled
+            from summed
         ),
 
         turn as (
             select
-                client_id, pipeline_id, at, state,
-                lag(state) over (partition by client_id, pipeline_id order by at) as previous_state
+                pipeline_id, at, state,
+                lag(state) over (partition by pipeline_id order by at) as previous_state
             from told
         )
 
         select
             turn.at, chosen.client, chosen.pipeline, analytics.health_code(turn.state), turn.state,
-            turn.client_id, turn.pipeline_id
+            chosen.client_id, chosen.pipeline_id
         from turn
-        join chosen on chosen.client_id = turn.client_id and chosen.pipeline_id = turn.pipeline_id
+        join chosen on chosen.pipeline_id = turn.pipeline_id
         where turn.state is distinct from turn.previous_state
         order by turn.at, chosen.client, chosen.pipeline
         $query$
-        using from_at, to_at, the_client, the_pipeline;
+        using from_at, to_at, the_client, the_pipelines;
 end
 $$;
 
-comment on function analytics.state_series(timestamptz, timestamptz, text, text) is
+comment on function analytics.pipeline_states(timestamptz, timestamptz, text, text[]) is
 'One row per pipeline and change of its health from from_at up to to_at, in order of time, and one at from_at itself:
-the health it had by then. Of one pipeline of a client, of the client (of_pipeline null) or of all (both null); archived
-pipelines only where named; no row if there is no such client or pipeline. Columns: at; client and pipeline, their slugs;
-state (ok, unknown, late, missed or failing); state_code, as health_code in analytics.pipelines_now; client_id;
-pipeline_id.';
+the health it had by then. Of pipelines of a client, named one by one or as a variadic array, of all of a client (none
+named) or of all there are (no client); archived pipelines only where named; no row if there is no such client or
+pipeline. Columns: at; client and pipeline, their slugs; state (ok, unknown, late, missed or failing); state_code, as
+health_code in analytics.pipelines_now; client_id; pipeline_id.';
