@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from sqlalchemy import Connection, text
 
 from pulsewatch import ingest, ingest_at_once, resolve
+from pulsewatch.db import fetch
+from pulsewatch.event_batch import EventBatch
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
 from tests.test_ingest import DAY, NOW, arrivals, event, savepoint, stored_rows
@@ -92,6 +94,35 @@ def test_every_copy_and_every_known_event_is_a_duplicate_in_its_place(met: Conne
         Receipt(duplicates=1),
         Receipt(duplicates=1),
     ]
+
+
+LOOKING_S = """
+    select nullif(current_setting('pulsewatch.looking_until', true), '')::float - date_part('epoch', now())
+"""
+
+
+def test_a_known_event_makes_the_connection_look_before_it_inserts_for_a_minute(met: Connection) -> None:
+    assert at_once(met, submission(event())) == [Receipt(accepted=1)]
+    assert met.execute(text(LOOKING_S)).scalar_one() is None
+    both = Receipt(accepted=1, duplicates=1)
+    assert at_once(met, submission(event(), event(run="second"))) == [both]
+    assert met.execute(text(LOOKING_S)).scalar_one() == 60
+    assert at_once(met, submission(event(run="second"), event(run="third"))) == [both]
+    met.execute(text("select set_config('pulsewatch.looking_until', (date_part('epoch', now()) - 1)::text, false)"))
+    assert at_once(met, submission(event(run="third"), event(run="fourth"))) == [both]
+    assert met.execute(text(LOOKING_S)).scalar_one() == 60
+    assert (count(met, "run_event"), count(met, "run"), count(met, "dirty")) == (5, 5, 5)
+
+
+def test_events_are_sorted_by_run_so_that_writers_never_meet_crosswise(connection: Connection) -> None:
+    batch = EventBatch()
+    events = [event(status, run=run) for run in "dbac" for status in (Status.RUNNING, Status.FAILED)]
+    for place, one in enumerate(events):
+        batch.add(place, one, 2 - place % 2, 1)
+    read = "select client_id, run_id, occurred_at, dedupe_key from unnest(%s::pulsewatch.merge_row[])"
+    rows = [tuple(row) for row in fetch(connection, read, (batch.packed(),))]
+    assert len(rows) == 8
+    assert rows == sorted(rows)
 
 
 def test_nothing_is_stored_for_a_client_that_was_archived_since(met: Connection) -> None:

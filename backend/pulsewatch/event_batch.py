@@ -1,6 +1,7 @@
 """Run events on their way into the tables, which go there as one parameter."""
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 from pulsewatch.db import Binary
 from pulsewatch.events import RunEvent
@@ -10,6 +11,9 @@ from pulsewatch.submissions import CONFLICT, DUPLICATE, Outcome
 
 # (client id, dedupe key): with occurred_at, of which the key is made too, the primary key of an event.
 Identity = tuple[int, bytes]
+# How the functions of ingestion want them. Two writers that hold rows of the same runs meet in the same order, so that
+# neither waits for the other in vain; the same event has the same run, unless its sender contradicts himself.
+_ORDER = attrgetter("client_id", "run_id", "at_us", "dedupe_key")
 
 
 class EventBatch:
@@ -45,7 +49,7 @@ class EventBatch:
                 finish_alone(run)
             else:
                 run.finish()
-        return pack(self.rows.values())
+        return pack(sorted(self.rows.values(), key=_ORDER))
 
     def conflicting(self, stored: dict[Identity, bytes]) -> set[int]:
         """Where the events stand that say something else than what is stored, all copies included.

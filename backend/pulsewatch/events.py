@@ -6,6 +6,7 @@ which event is the same event (`dedupe_key`), which run it belongs to (`run_id`)
 """
 
 import re
+import struct
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
@@ -165,21 +166,36 @@ def state_key(event: RunEvent, at_us: int | None = None) -> int:
     return (event.attempt or 0) << 58 | at << 3 | _CLASS_AND_RANK[status]
 
 
-_UUID7 = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-7[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _CROCKFORD = {digit: value for value, digit in enumerate("0123456789ABCDEFGHJKMNPQRSTVWXYZ")}
 
 
+def _uuid7_prefix(text: str) -> bytes | None:
+    """The first 48 bits of 36 characters, if they are a UUIDv7. Every event may pay for this: no pattern, no UUID."""
+    if not text[8] == text[13] == text[18] == text[23] == "-":
+        return None
+    try:
+        octets = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        return None
+    # Spaces between digits are no error there, but then there are too few of these.
+    return octets[:6] if len(octets) == 16 and octets[8] & 0xC0 == 0x80 else None
+
+
 def time_prefix(external_id: str) -> bytes | None:
     """The 48 bits of time in a UUIDv7 or ULID, else None."""
-    if len(external_id) == 36 and external_id[14] == "7" and _UUID7.fullmatch(external_id):
-        return bytes.fromhex(external_id[:8] + external_id[9:13])
+    if len(external_id) == 36 and external_id[14] == "7":
+        return _uuid7_prefix(external_id)
     if len(external_id) == 26 and _ULID.fullmatch(external_id):
         milliseconds = 0
         for digit in external_id[:10]:
             milliseconds = milliseconds << 5 | _CROCKFORD[digit]
         return milliseconds.to_bytes(6, "big")
     return None
+
+
+# The first field takes the first 6 bytes of what it is given.
+_pack_uuid8 = struct.Struct("6sBBB7s").pack
 
 
 def run_id_bytes(client: str, namespace: str, pipeline: str, external_id: str) -> bytes:
@@ -189,8 +205,8 @@ def run_id_bytes(client: str, namespace: str, pipeline: str, external_id: str) -
     and all of it otherwise, is a digest of the four words (docs/decisions/0001-run-ids.md).
     """
     digest = _digest(client, namespace, pipeline, external_id)
-    head = time_prefix(external_id) or digest[:6]
-    return b"%b%c%c%c%b" % (head, 0x80 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F, digest[9:])
+    head = time_prefix(external_id) or digest
+    return _pack_uuid8(head, 0x80 | digest[6] & 0x0F, digest[7], 0x80 | digest[8] & 0x3F, digest[9:])
 
 
 def run_id(client: str, namespace: str, pipeline: str, external_id: str) -> str:

@@ -37,8 +37,7 @@ from pulsewatch.submissions import (
 # Taken shared by every ingest transaction; erasing a client takes it alone once, to see all of them end.
 INGEST_LOCK = "select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"
 
-# Inserted are events sorted by key, and runs: two writers meet in the same order. What others have committed while
-# these waited is seen by the second statement alone.
+# What others have committed while the first statement waited for them is seen by the second alone.
 MERGE = "select fresh_count, fresh from pulsewatch.merge_events(%s::pulsewatch.merge_row[])"
 CONFLICTS = "select client_id, dedupe_key, content_digest from pulsewatch.event_conflicts(%s::pulsewatch.merge_row[])"
 

@@ -18,6 +18,8 @@ _WINS = "(excluded.state_key, excluded.winner_key) > (run.state_key, run.winner_
 _OPENS = "(excluded.opened_at, excluded.opening_key) < (run.opened_at, run.opening_key)"
 _ATTEMPT = "(excluded.state_key >> 58)"
 _STORED_ATTEMPT = "(run.state_key >> 58)"
+# A setting of the connection: seconds since 1970.
+LOOKING_UNTIL = "pulsewatch.looking_until"
 
 
 def _block(condition: str, columns: str) -> str:
@@ -38,17 +40,14 @@ def _within_attempt(**functions: str) -> str:
     )
 
 
-# Inserts are sorted by key, so that two writers meet in the same order and never deadlock. `fresh` tells which events
-# were new, where it was not all of them; the lag is that of the new ones.
-MERGE_EVENTS = f"""
-create function pulsewatch.merge_events(
-    batch pulsewatch.merge_row[],
-    out fresh_count bigint, out fresh json, out lag_s_sum double precision, out lag_s_max double precision
-)
-language plpgsql
-as $$
-#variable_conflict use_column
-begin
+def _merge(on_conflict: str) -> str:
+    """The statement that stores the events of a batch and merges them into their runs.
+
+    Inserts take the rows in the order in which the caller has sorted them, by run, so that two writers meet in the same
+    order and never deadlock. `fresh` tells which events were new, where it was not all of them; the lag is that of the
+    new ones.
+    """
+    return f"""
     with item as materialized (
         select * from unnest(batch) as item
     ),
@@ -62,8 +61,7 @@ begin
             client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, attempt, flags, started_at,
             scheduled_at, duration_s, event_id, message, error_class, url, metrics, attributes, parent
         from item
-        order by client_id, occurred_at, dedupe_key
-        on conflict (client_id, occurred_at, dedupe_key) do nothing
+        {on_conflict}
         returning client_id, occurred_at, dedupe_key
     ),
 
@@ -96,18 +94,17 @@ begin
             coalesce(run_flags, flags)
         from item
         where state_key is not null
-        order by client_id, run_id
         on conflict (client_id, id) do update set
             {
-    _block(
-        _WINS,
-        "state_key winner_key status finished_at said_duration_s implied_start_at message error_class "
-        "url winner_scheduled_at winner_metrics winner_attributes winner_parent",
-    )
-},
+        _block(
+            _WINS,
+            "state_key winner_key status finished_at said_duration_s implied_start_at message error_class "
+            "url winner_scheduled_at winner_metrics winner_attributes winner_parent",
+        )
+    },
             {
-    _block(_OPENS, "opened_at opening_key opening_scheduled_at opening_metrics opening_attributes opening_parent")
-},
+        _block(_OPENS, "opened_at opening_key opening_scheduled_at opening_metrics opening_attributes opening_parent")
+    },
             {_within_attempt(start_at="least", latest_start_at="greatest", earliest_end_at="least")},
             first_at = least(excluded.first_at, run.first_at),
             last_at = greatest(excluded.last_at, run.last_at),
@@ -157,6 +154,30 @@ begin
         coalesce(max(greatest(date_part('epoch', now() - fresh.occurred_at), 0)), 0)
     into fresh_count, fresh, lag_s_sum, lag_s_max
     from fresh;
+"""
+
+
+# Looking for each event before it is inserted takes a tenth of the time, mostly for nothing. So it is not done, until
+# an event turns out to be known: then all of the statement is undone and done again with a look, and this connection
+# goes on looking for a minute, because whoever repeats one event will repeat more of them.
+MERGE_EVENTS = f"""
+create function pulsewatch.merge_events(
+    batch pulsewatch.merge_row[],
+    out fresh_count bigint, out fresh json, out lag_s_sum double precision, out lag_s_max double precision
+)
+language plpgsql
+as $$
+#variable_conflict use_column
+begin
+    if date_part('epoch', now()) > coalesce(nullif(current_setting('{LOOKING_UNTIL}', true), ''), '0')::float then
+        begin
+            {_merge("")}
+            return;
+        exception when unique_violation then
+            perform set_config('{LOOKING_UNTIL}', (date_part('epoch', now()) + 60)::text, false);
+        end;
+    end if;
+    {_merge("on conflict (client_id, occurred_at, dedupe_key) do nothing")}
 end
 $$
 """
