@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from pulsewatch.batching import BATCH_ITEMS, Batcher
-from pulsewatch.db import make_engine
+from pulsewatch.batching import BATCH_ITEMS, BUSY_ITEMS, Batcher
+from pulsewatch.db import LoopConnection, make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.problems import Problem
 from pulsewatch.submissions import Receipt, Submission
@@ -34,7 +34,8 @@ def submission(*runs: str, key: UUID | None = None, **fields: Any) -> Submission
 @asynccontextmanager
 async def batching(dsn: str, *, writers: int = 1, queue_items: int = 50_000) -> AsyncIterator[Batcher]:
     engine = make_engine(dsn, pool_size=writers, application_name="pulsewatch ingest", is_probing=False)
-    batcher = Batcher(engine, writers=writers, queue_items=queue_items, max_pipelines=100)
+    connection = LoopConnection(dsn, application_name="pulsewatch ingest")
+    batcher = Batcher(engine, connection, writers=writers, queue_items=queue_items, max_pipelines=100)
     try:
         yield batcher
     finally:
@@ -79,6 +80,36 @@ def test_requests_that_queue_while_a_commit_runs_share_the_next_one(database: st
 
     asyncio.run(run())
     assert transactions(database) == 2
+
+
+def test_small_batches_of_known_names_take_the_connection_of_the_loop_and_others_a_thread(database: str) -> None:
+    async def run() -> None:
+        async with batching(database) as batcher:
+            for names in (["new to the process"], ["small"], ["small, too"], map(str, range(BUSY_ITEMS))):
+                await batcher.submit(submission(*names))
+
+    asyncio.run(run())
+    by_writer = "select sum(accepted) from pulsewatch.ingest_stat group by writer order by 1"
+    assert scalar(database, f"{by_writer} limit 1") == 2
+    assert scalar(database, f"{by_writer} desc limit 1") == BUSY_ITEMS + 1
+
+
+def test_a_server_that_ended_the_connection_of_the_loop_gets_a_new_one(database: str) -> None:
+    async def run() -> list[Any]:
+        async with batching(database) as batcher:
+            told_before = [await told(asyncio.ensure_future(batcher.submit(submission(name)))) for name in "ab"]
+            ended = (
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+                " where application_name = 'pulsewatch ingest' and datname = current_database()"
+            )
+            assert scalar(database, ended) == 2
+            await asyncio.to_thread(wait_until, lambda: scalar(database, ended) == 0, "both are gone")
+            return [
+                *told_before,
+                *[await told(asyncio.ensure_future(batcher.submit(submission(name)))) for name in "cd"],
+            ]
+
+    assert asyncio.run(run()) == [Receipt(accepted=1)] * 4
 
 
 def test_the_neighbours_of_an_item_that_postgresql_refuses_are_stored(database: str) -> None:
@@ -221,7 +252,8 @@ def test_a_statement_that_took_too_long_is_not_tried_again(database: str) -> Non
 def test_a_commit_whose_fate_is_unknown_is_503_and_sending_again_gives_one_event(database: str) -> None:
     async def run(relay: Relay) -> list[Any]:
         async with batching(relay.dsn) as batcher:
-            await batcher.submit(submission("warm"))
+            await batcher.submit(submission("of a thread"))
+            await batcher.submit(submission("of the loop"))
             relay.withholds = True
             sending = asyncio.ensure_future(batcher.submit(submission("r1")))
             assert await asyncio.to_thread(relay.withheld.wait, 30)
@@ -235,13 +267,14 @@ def test_a_commit_whose_fate_is_unknown_is_503_and_sending_again_gives_one_event
         first, second = asyncio.run(run(relay))
     assert first == (503, "unavailable", "1")
     assert second == Receipt(duplicates=1)
-    assert scalar(database, "select count(*) from pulsewatch.run_event") == 2
+    assert scalar(database, "select count(*) from pulsewatch.run_event") == 3
 
 
 def test_a_database_that_is_away_is_503_at_once_and_taken_up_again_when_it_is_back(database: str) -> None:
     async def run(relay: Relay) -> tuple[list[Any], float]:
         async with batching(relay.dsn, writers=2) as batcher:
-            await batcher.submit(submission("warm"))
+            for name in ("of a thread", "of the loop"):
+                await batcher.submit(submission(name))
             relay.cut()
             started = time.monotonic()
             sent = [asyncio.ensure_future(batcher.submit(submission(f"r{n}"))) for n in range(10)]
@@ -255,7 +288,7 @@ def test_a_database_that_is_away_is_503_at_once_and_taken_up_again_when_it_is_ba
         answers, took_s = asyncio.run(run(relay))
     assert answers == [(503, "unavailable", "2")] * 10 + [Receipt(accepted=1)]
     assert took_s < 5
-    assert scalar(database, "select count(*) from pulsewatch.run") == 2
+    assert scalar(database, "select count(*) from pulsewatch.run") == 3
 
 
 def test_a_full_queue_is_503_and_what_was_taken_is_stored(database: str) -> None:

@@ -6,13 +6,14 @@ For `uvicorn --factory pulsewatch.asgi:build`.
 from pulsewatch import api, telemetry
 from pulsewatch.auth import Keyring
 from pulsewatch.batching import Batcher
-from pulsewatch.db import make_engine
+from pulsewatch.db import LoopConnection, make_engine
 from pulsewatch.intake import WIRES
 from pulsewatch.intake.edge import Edge
 from pulsewatch.settings import Settings, get_settings
 
 # Nothing that the API does takes longer on a healthy database.
 STATEMENT_TIMEOUT_S = 30
+INGEST = "pulsewatch ingest"  # as PostgreSQL shows who is connected
 
 
 def build(settings: Settings | None = None) -> telemetry.App:
@@ -35,7 +36,7 @@ def build(settings: Settings | None = None) -> telemetry.App:
     writing = make_engine(
         dsn,
         pool_size=settings.ingest_writers,
-        application_name="pulsewatch ingest",
+        application_name=INGEST,
         statement_timeout_s=STATEMENT_TIMEOUT_S,
         is_probing=False,  # the batcher tries again
     )
@@ -43,6 +44,7 @@ def build(settings: Settings | None = None) -> telemetry.App:
     keyring = Keyring(engine)
     batcher = Batcher(
         writing,
+        LoopConnection(dsn, application_name=INGEST, statement_timeout_s=STATEMENT_TIMEOUT_S),
         writers=settings.ingest_writers,
         queue_items=settings.ingest_queue_events,
         max_pipelines=settings.max_pipelines,

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pulsewatch import ingest, ingest_at_once, telemetry
+from pulsewatch.db import LoopConnection
 from pulsewatch.problems import Problem, unavailable
 from pulsewatch.resolve import Names
 from pulsewatch.submissions import Receipt, Submission
@@ -56,8 +57,12 @@ class _Waiting:
 class Batcher:
     """The queue before the writers, of one process. Lives in one event loop."""
 
-    def __init__(self, engine: Engine, *, writers: int, queue_items: int, max_pipelines: int) -> None:
+    def __init__(
+        self, engine: Engine, connection: LoopConnection, *, writers: int, queue_items: int, max_pipelines: int
+    ) -> None:
         self._engine = engine
+        self._connection = connection
+        self._is_connection_free = True
         self._committing = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._max_pipelines = max_pipelines
         self._known = Names()
@@ -100,6 +105,7 @@ class Batcher:
         while self._tasks:
             await asyncio.gather(*self._tasks)
         self._threads.shutdown()
+        await self._connection.close()
 
     async def _write(self) -> None:
         """One writer: commit what has queued, until nothing has."""
@@ -116,7 +122,9 @@ class Batcher:
                 size = sum(one.size for one in batch)
                 self._writing_items += size
                 try:
-                    receipts = await loop.run_in_executor(self._threads, self._store, submissions)
+                    receipts = await self._store_in_loop(submissions, size)
+                    if receipts is None:
+                        receipts = await loop.run_in_executor(self._threads, self._store, submissions)
                 except Exception as error:  # whatever it is, every request must get an answer
                     receipts = [_as_problem(error)] * len(batch)
                 self._writing_items -= size
@@ -152,6 +160,31 @@ class Batcher:
         self._queued_items -= size
         return batch
 
+    async def _store_in_loop(self, submissions: Sequence[Submission], size: int) -> list[Receipt | Exception] | None:
+        """Store a small batch from here, without a thread. None: nothing is stored, it takes one.
+
+        A thread and the loop would wait for each other, several times a commit and each time for milliseconds: only one
+        of them runs at a time, and who waits has to let the other finish its turn.
+        """
+        if size >= BUSY_ITEMS or not self._is_connection_free:
+            return None
+        self._is_connection_free = False
+        started = time.perf_counter()
+        try:
+            receipts = await ingest_at_once.store_in_loop(self._connection, submissions, self._known)
+        except ingest.CommitUnknownError:
+            raise
+        except Exception as error:
+            if isinstance(error, DBAPIError) and not ingest.is_worth_retrying(error):
+                raise
+            return None  # a thread tries again, and finds out whose request is at fault where the error is ours
+        finally:
+            self._is_connection_free = True
+        if receipts is None:
+            return None
+        _observe(submissions, receipts, started)
+        return [*receipts]
+
     def _store(self, submissions: Sequence[Submission]) -> list[Receipt | Exception]:
         """Store in a thread. What trips over an error of our own is stored request by request, to spare the others."""
         try:
@@ -172,7 +205,6 @@ class Batcher:
 
     def _store_together(self, submissions: Sequence[Submission]) -> list[Receipt]:
         """Store in one transaction, trying again what the server asks to be tried again."""
-        telemetry.INGEST_BATCH_EVENTS.observe(sum(len(submission.items) for submission in submissions))
         for attempt in range(1, TRIES + 1):
             started = time.perf_counter()
             try:
@@ -193,13 +225,14 @@ class Batcher:
                 )
                 time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
             else:
-                telemetry.INGEST_COMMIT_SECONDS.observe(time.perf_counter() - started)
-                _count(submissions, receipts)
+                _observe(submissions, receipts, started)
                 return receipts
         raise AssertionError  # the last attempt returns or raises
 
 
-def _count(submissions: Sequence[Submission], receipts: Sequence[Receipt]) -> None:
+def _observe(submissions: Sequence[Submission], receipts: Sequence[Receipt], started: float) -> None:
+    telemetry.INGEST_COMMIT_SECONDS.observe(time.perf_counter() - started)
+    telemetry.INGEST_BATCH_EVENTS.observe(sum(len(submission.items) for submission in submissions))
     counts: Counter[tuple[str, str]] = Counter()
     for submission, receipt in zip(submissions, receipts, strict=True):
         counts[submission.source, "accepted"] += receipt.accepted

@@ -1,11 +1,13 @@
 """Engine and connections: one way to reach PostgreSQL."""
 
+import select
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+from psycopg.pq.abc import PGconn
 from sqlalchemy import Connection, Engine, MetaData, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -88,9 +90,6 @@ def make_engine(
     that another waiting thread holds. `is_probing` asks a connection whether it lives before each use: only who tries
     again by himself can do without.
     """
-    options = SESSION_OPTIONS
-    if statement_timeout_s is not None:
-        options += f" -c statement_timeout={int(statement_timeout_s * 1000)}"
     return create_engine(
         sqlalchemy_url(dsn),
         pool_size=pool_size,
@@ -99,9 +98,62 @@ def make_engine(
         pool_pre_ping=is_probing,
         # A traceback must not carry what clients sent.
         hide_parameters=True,
-        connect_args={
-            "application_name": application_name,
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": options,
-        },
+        connect_args=_session(application_name, statement_timeout_s),
     )
+
+
+def _session(application_name: str, statement_timeout_s: float | None) -> dict[str, Any]:
+    """What a connection says of itself, beside its address."""
+    options = SESSION_OPTIONS
+    if statement_timeout_s is not None:
+        options += f" -c statement_timeout={int(statement_timeout_s * 1000)}"
+    return {"application_name": application_name, "connect_timeout": CONNECT_TIMEOUT_S, "options": options}
+
+
+def is_dead(pgconn: PGconn) -> bool:
+    """Whether the server closed a connection while nobody used it.
+
+    Who sends a statement first cannot tell any more whether it broke before or after the commit.
+    """
+    poll = select.poll()
+    poll.register(pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class LoopConnection:
+    """The connection of an event loop. Its statements wait for no thread, which would have to wait for the loop.
+
+    One statement at a time, each a transaction of its own. It connects when it is first used, and again when it broke.
+    """
+
+    def __init__(self, dsn: str, *, application_name: str, statement_timeout_s: float | None = None) -> None:
+        self._dsn = libpq_url(dsn)
+        self._session = _session(application_name, statement_timeout_s)
+        self._driver: psycopg.AsyncConnection | None = None
+
+    async def fetch(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement. Raises DBAPIError; where its connection_invalidated is set, the connection broke
+        after the statement was sent, and nobody knows whether it was committed.
+        """
+        is_sent = False
+        try:
+            driver = await self._connected()
+            is_sent = True
+            return await (await driver.execute(statement.encode(), parameters)).fetchall()
+        except psycopg.Error as error:
+            is_broken = is_sent and driver.closed
+            raise DBAPIError.instance(
+                statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_broken
+            ) from error
+
+    async def close(self) -> None:
+        if self._driver is not None:
+            await self._driver.close()
+
+    async def _connected(self) -> psycopg.AsyncConnection:
+        if self._driver is not None:
+            if not self._driver.closed and not is_dead(self._driver.pgconn):
+                return self._driver
+            await self._driver.close()
+        self._driver = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, **self._session)
+        return self._driver

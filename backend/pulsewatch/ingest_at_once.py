@@ -5,16 +5,17 @@ That is one of run events alone, over one wire, of clients and pipelines that th
 event each that is most of the work. Where a batch turns out to be unusual, nothing is stored, and it is done there.
 """
 
-import select
-from collections.abc import Sequence
-from typing import cast
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pulsewatch import resolve
-from pulsewatch.db import fetch
+from pulsewatch.db import LoopConnection, fetch, is_dead
 from pulsewatch.event_batch import EventBatch
 from pulsewatch.events import RunEvent
 from pulsewatch.ingest import Begin, CommitUnknownError, is_refused_data, sqlstate
@@ -40,15 +41,77 @@ def store(connect: Begin, submissions: Sequence[Submission], known: resolve.Name
     try:
         with connect() as connection:
             _refuse_dead(connection)
-            return _store(connection, submissions, known)
+            if _ids(submissions, known) is None:
+                _look_up(connection, submissions, known)
+            prepared = _prepare(submissions, known)
+            if prepared is None:
+                return None
+            with _committing():
+                (answer,) = fetch(connection, STORE, prepared.parameters)
     except DBAPIError as error:
-        if is_refused_data(error) or sqlstate(error) == CONTRADICTED:
-            return None
+        _refuse_unless_unusual(error)
+        return None
+    return prepared.receipts(answer)
+
+
+async def store_in_loop(
+    connection: LoopConnection, submissions: Sequence[Submission], known: resolve.Names
+) -> list[Receipt] | None:
+    """The same over the connection of the event loop, for batches so small that packing them delays nobody.
+
+    Names that are not known take the long way too.
+    """
+    prepared = _prepare(submissions, known) if _is_usual(submissions) else None
+    if prepared is None:
+        return None
+    try:
+        with _committing():
+            (answer,) = await connection.fetch(STORE, prepared.parameters)
+    except DBAPIError as error:
+        _refuse_unless_unusual(error)
+        return None
+    return prepared.receipts(answer)
+
+
+@contextlib.contextmanager
+def _committing() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise CommitUnknownError from error
         raise
 
 
-def _store(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> list[Receipt] | None:
-    ids = _ids(submissions, known) or _ids(submissions, _look_up(connection, submissions, known))
+def _refuse_unless_unusual(error: DBAPIError) -> None:
+    """Raise what the long way cannot help with either."""
+    if not is_refused_data(error) and sqlstate(error) != CONTRADICTED:
+        raise error
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A usual batch on its way."""
+
+    submissions: Sequence[Submission]
+    batch: EventBatch
+    outcomes: list[Outcome]  # of each event, as far as the batch tells
+    parameters: tuple[Any, ...]  # of STORE
+
+    def receipts(self, answer: tuple[Any, ...]) -> list[Receipt] | None:
+        """What the row that STORE gave tells each request; None: nothing is stored."""
+        is_stored, fresh_count, fresh = answer
+        if not is_stored:
+            return None
+        if fresh_count < len(self.batch.rows):
+            for position in self.batch.places_known(fresh or ()):
+                self.outcomes[position] = DUPLICATE
+        return _receipts(self.submissions, self.outcomes)
+
+
+def _prepare(submissions: Sequence[Submission], known: resolve.Names) -> _Prepared | None:
+    """The batch, packed. None: a name is not known, or some events contradict each other."""
+    ids = _ids(submissions, known)
     if ids is None:
         return None
     batch = EventBatch()
@@ -56,19 +119,8 @@ def _store(connection: Connection, submissions: Sequence[Submission], known: res
     if outcomes is None:
         return None
     clients = sorted({client_id for client_id, _ in ids})
-    values = (batch.packed(), clients, submissions[0].source, len(ids) - len(batch.rows))
-    try:
-        ((is_stored, fresh_count, fresh),) = fetch(connection, STORE, values)
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise CommitUnknownError from error
-        raise
-    if not is_stored:
-        return None
-    if fresh_count < len(batch.rows):
-        for position in batch.places_known(fresh or ()):
-            outcomes[position] = DUPLICATE
-    return _receipts(submissions, outcomes)
+    parameters = (batch.packed(), clients, submissions[0].source, len(ids) - len(batch.rows))
+    return _Prepared(submissions, batch, outcomes, parameters)
 
 
 def _receipts(submissions: Sequence[Submission], outcomes: Sequence[Outcome]) -> list[Receipt]:
@@ -109,11 +161,10 @@ def _ids(submissions: Sequence[Submission], known: resolve.Names) -> list[tuple[
     return ids
 
 
-def _look_up(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> resolve.Names:
-    """What the process knows, and the names that it has not met yet but the database has."""
+def _look_up(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> None:
+    """Learn the names that the process has not met yet but the database has."""
     items = [item for submission in submissions for item in submission.items]
     known.learn(resolve.look_up(connection, {(item.client, item.namespace, item.pipeline or "") for item in items}))
-    return known
 
 
 def _fold(batch: EventBatch, submissions: Sequence[Submission], ids: Sequence[tuple[int, int]]) -> list[Outcome] | None:
@@ -130,12 +181,6 @@ def _fold(batch: EventBatch, submissions: Sequence[Submission], ids: Sequence[tu
 
 
 def _refuse_dead(connection: Connection) -> None:
-    """Raise DBAPIError for a connection that the server closed while nobody used it.
-
-    Afterwards nobody could tell whether it broke before or after the commit.
-    """
-    driver = cast("psycopg.Connection", connection.connection.driver_connection)
-    poll = select.poll()
-    poll.register(driver.fileno(), select.POLLIN)
-    if poll.poll(0):
+    """Raise DBAPIError for a connection that is dead already; it is not used, so nothing is unknown."""
+    if is_dead(cast("psycopg.Connection", connection.connection.driver_connection).pgconn):
         fetch(connection, "select 1")

@@ -116,7 +116,9 @@ class Settings(BaseSettings):
     max_events: int = Field(10_000, ge=1, description="Events in one request, at most.")
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="A request body, unpacked, at most.")
     max_pipelines: int = Field(10_000, ge=1, description="Pipelines of one client, at most.")
-    ingest_writers: int = Field(3, ge=1, le=32, description="Connections that write events, in each process.")
+    ingest_writers: int = Field(
+        3, ge=1, le=32, description="Connections that write batches, in each process; small ones share one more."
+    )
     ingest_queue_events: int = Field(
         50_000,
         ge=1,
