@@ -61,3 +61,22 @@ def test_one_connection_that_turns_out_dead_makes_the_pool_distrust_all_of_them(
     for _ in range(POOL_SIZE):
         with unprobed.begin() as connection:
             assert fetch(connection, "select 1") == [(1,)]
+
+
+def test_what_is_prepared_is_kept_from_commit_to_commit_and_forgotten_by_a_use_without_one(database: str) -> None:
+    engine = make_engine(database, pool_size=1, application_name="tests", is_preparing=True)
+
+    def times(connection: Connection) -> int:
+        statement = "select count(*) from pg_prepared_statements where statement like %s"
+        count: int = fetch(connection, statement, ("select % as answer",))[0][0]
+        return count
+
+    with engine.begin() as connection:
+        fetch(connection, "select %s::int as answer", (42,))
+    with engine.begin() as connection:
+        assert times(connection) == 1
+    with engine.connect() as connection:
+        assert times(connection) == 1
+    with engine.begin() as connection:
+        assert times(connection) == 0
+    engine.dispose()

@@ -83,12 +83,15 @@ def make_engine(
     application_name: str,
     statement_timeout_s: float | None = None,
     is_probing: bool = True,
+    is_preparing: bool = False,
 ) -> Engine:
     """An engine with a bounded pool; a statement that runs longer than the timeout is cancelled.
 
     Routes run in a pool of threads that is set to the same size, so that no thread waits for a connection
     that another waiting thread holds. `is_probing` asks a connection whether it lives before each use: only who tries
-    again by himself can do without.
+    again by himself can do without. `is_preparing` prepares each statement at its first use, not only at its sixth: for
+    connections that do the same again and again. A rollback makes a connection forget what it has prepared, and so does
+    each use that ends without a commit.
     """
     return create_engine(
         sqlalchemy_url(dsn),
@@ -98,7 +101,8 @@ def make_engine(
         pool_pre_ping=is_probing,
         # A traceback must not carry what clients sent.
         hide_parameters=True,
-        connect_args=_session(application_name, statement_timeout_s),
+        connect_args=_session(application_name, statement_timeout_s)
+        | ({"prepare_threshold": 0} if is_preparing else {}),
     )
 
 

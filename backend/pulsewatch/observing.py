@@ -18,7 +18,11 @@ from pulsewatch.rules.rule import Rule
 
 # Planning takes as long as looking at some hundred targets: each connection does it once. Whatever the arrays hold,
 # each target is looked up by its key.
-PLANNING = "set local plan_cache_mode = force_generic_plan; set local jit = off; set local enable_seqscan = off"
+PLANNING = """
+select
+    set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
+    set_config('enable_seqscan', 'off', true)
+"""
 
 _RULES = """
 rule as materialized (

@@ -191,6 +191,8 @@ class Worker:
     def __init__(self, settings: Settings, dsn: str) -> None:
         self.settings = settings
         self.engine = make_engine(dsn, pool_size=POOL_SIZE, application_name="pulsewatch worker")
+        # To plan what the alert rules look at takes longer than to look: a connection of their own keeps the plans.
+        self.alerting_engine = make_engine(dsn, pool_size=1, application_name="pulsewatch worker", is_preparing=True)
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}"
         self.scheduler = BlockingScheduler(
             timezone=UTC,
@@ -206,7 +208,7 @@ class Worker:
         self._every(ROLLUPS_EVERY, "rollups", Refresher(self.engine, settings))
         self._every(SLOTS_EVERY, "slots", partial(judge_slots, self.engine, settings))
         self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
-        self._every(ALERTS_EVERY, "alerts", Evaluator(self.engine))
+        self._every(ALERTS_EVERY, "alerts", Evaluator(self.alerting_engine))
         outbound = Outbound(settings.outbound_networks)
         self._every(
             DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound, self._is_told_to_stop.is_set)
@@ -235,6 +237,7 @@ class Worker:
         finally:
             guarded("farewell", lambda _now: farewell(self.engine, self.worker_id))()
             self.engine.dispose()
+            self.alerting_engine.dispose()
         life.info("worker %s stopped", self.worker_id)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
