@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from pulsewatch import alert_targets, backtest
+from pulsewatch import alert_targets, alerting, backtest
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.settings import Settings
@@ -122,8 +122,13 @@ def play(stage: Stage, seed: int, minutes: int) -> None:
             stage.tick(minute)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_what_was_known_then_tells_what_live_evaluation_told(stage: Stage, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "many"), [(0, alerting.MANY), (1, 0)])
+def test_what_was_known_then_tells_what_live_evaluation_told(
+    stage: Stage, seed: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where ticks look through all targets, as they do when a good part of many is touched."""
+    monkeypatch.setattr(alerting, "MANY", many)
+    monkeypatch.setattr(alerting, "GOOD_PART", 0)
     minutes = 130
     play(stage, seed, minutes)
     kinds, told = set(), set()

@@ -24,6 +24,7 @@ from pulsewatch.alert_writing import Change, stored_of
 from pulsewatch.db import fetch
 from pulsewatch.episodes import step
 from pulsewatch.observing import (
+    BOUNDS,
     DUE_SQL,
     PLANNING,
     live_sql,
@@ -34,7 +35,7 @@ from pulsewatch.observing import (
     verdict_of,
 )
 from pulsewatch.rules import KINDS
-from pulsewatch.rules.base import Described, Kind, Lack, Level, Verdict
+from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule
 
 log = logging.getLogger(__name__)
@@ -92,31 +93,39 @@ with taken as (
     returning client_id, pipeline_id, is_defined
 ),
 
-touched as (
+touched as materialized (
     select client_id, pipeline_id, bool_or(is_defined) as is_defined
     from taken
     group by client_id, pipeline_id
 ),
 
-target as (
-    select client_id, pipeline_id from touched
-    union
-    select client_id, 0 from touched
-    union
+-- Read twice, in the same order.
+target as materialized (
+    select client_id, pipeline_id from touched where pipeline_id > 0
+    union all
+    select distinct client_id, 0 from touched
+    union all
     select 0, 0
 )
 
 select
-    (select array_agg(target.client_id order by target.client_id, target.pipeline_id)::text from target) as client_ids,
-    (select array_agg(target.pipeline_id order by target.client_id, target.pipeline_id)::text from target)
-        as pipeline_ids,
+    (select array_agg(target.client_id)::text from target) as client_ids,
+    (select array_agg(target.pipeline_id)::text from target) as pipeline_ids,
     (
         select array_agg(array[touched.client_id, touched.pipeline_id])
         from touched
         where touched.is_defined
     ) as defined,
-    (select count(*) from touched) as touched_count
+    (select count(*) from touched) as touched_count,
+    (
+        select state.reltuples
+        from pg_catalog.pg_class as state
+        where state.oid = 'pulsewatch.pipeline_state'::regclass
+    ) as pipeline_count
 """
+# So many touched pipelines, if they are a good part of all, are found sooner by looking through all.
+MANY = 1000
+GOOD_PART = 0.25
 
 DUE_RULES = """
 select distinct target.rule_id
@@ -218,27 +227,27 @@ def evaluate(
     if marks.defined:
         alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
     due = {"as_of": as_of, "known_at": known_at, "client_ids": marks.client_ids, "pipeline_ids": marks.pipeline_ids}
-    by_kind = _by_kind(alert_targets.load_rules(connection))
+    rules = alert_targets.load_rules(connection)
+    is_many = marks.touched_count >= max(MANY, GOOD_PART * marks.pipeline_count)
     connection.exec_driver_sql(PLANNING)
     if not marks.touched_count:
         # Most ticks find nothing, and no statement is the cheapest.
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
-        by_kind = {name: rules for name, rules in by_kind.items() if due_rules & {rule.id for rule in rules}}
+        rules = [rule for rule in rules if rule.id in due_rules]
     changed = events = 0
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
         frozen_because = gate.frozen_because(connection, last, as_of) if is_timed else None
-        for name in sorted(by_kind):
-            kind, rules = KINDS[name], by_kind[name]
-            if kind.is_timed is not is_timed:
-                continue
-            if frozen_because is not None:
-                connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in rules]})
-                continue
-            seen = _look(connection, kind, rules, due, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
-            changes = _changes(seen, {rule.id: rule for rule in rules}, as_of)
-            changed += len(changes)
-            events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
+        those = [rule for rule in rules if rule.spec.definition.is_timed is is_timed]
+        if not those:
+            continue
+        if frozen_because is not None:
+            connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
+            continue
+        seen = _look(connection, those, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+        changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
+        changed += len(changes)
+        events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
     reminders.remind(connection, as_of, now)
     record |= {
         "touched": marks.touched_count,
@@ -250,41 +259,56 @@ def evaluate(
     return Ticked(as_of, marks.touched_count, changed, events, frozen_because)
 
 
-def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-    ordered = sorted(rules, key=lambda rule: (rule.spec.kind, rule.id))
-    return {name: list(group) for name, group in groupby(ordered, key=lambda rule: rule.spec.kind)}
-
-
 def _look(
     connection: Connection,
-    kind: Kind,
     rules: Sequence[Rule],
     due: Mapping[str, Any],
+    is_many: bool,
     timeout_s: float,
     until: float,
 ) -> list[tuple[Row[Any], bool]]:
-    """What there is to see of rules of one kind; with each row, whether it could not be looked at.
+    """What there is to see of rules; with each row, whether it could not be looked at.
 
-    What a rule asks for, or a run reports, may be more than the database can work out, or takes too long: then the
-    others are looked at without it, halves by halves, until that time of the monotonic clock.
+    What a rule asks for, or a run reports, may be more than the database can work out, or takes too long: then each
+    kind is looked at by itself, and the others of its kind without it, halves by halves, until that time of the
+    monotonic clock.
     """
+    by_kind = _by_kind(rules)
     values = {**due, "rules": rules_json(rules), "rule_ids": [rule.id for rule in rules]}
+    statement = live_sql(tuple(KINDS[name] for name in by_kind), is_many=is_many)
     try:
         with connection.begin_nested():
-            connection.exec_driver_sql(f"set local statement_timeout = {int(timeout_s * 1000)}")
-            return [(row, False) for row in connection.exec_driver_sql(live_sql(kind), values)]
+            bounds = {"timeout_ms": int(timeout_s * 1000), "by_key": "off" if is_many else "on"}
+            connection.exec_driver_sql(BOUNDS, bounds)
+            seen = [(row, False) for row in connection.exec_driver_sql(statement, values)]
+        if is_many:
+            # What is written is little, whatever was touched.
+            connection.exec_driver_sql(BOUNDS, {**bounds, "by_key": "on"})
+        return seen
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
+        if len(by_kind) > 1:
+            return [
+                row
+                for some in by_kind.values()
+                for row in _look(connection, some, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+            ]
         is_slow = getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
         if (is_slow or isinstance(error, DataError)) and len(rules) > 1 and monotonic() < until:
             half, less_s = len(rules) // 2, max(timeout_s / 2, LEAST_TIMEOUT_S) if is_slow else timeout_s
             return [
-                *_look(connection, kind, rules[:half], due, less_s, until),
-                *_look(connection, kind, rules[half:], due, less_s, until),
+                *_look(connection, rules[:half], due, is_many, less_s, until),
+                *_look(connection, rules[half:], due, is_many, less_s, until),
             ]
-        log.error("alert rules of kind %s cannot be evaluated: %s", kind.name, str(error.orig).strip().split("\n")[0])
+        why = str(error.orig).strip().split("\n")[0]
+        log.error("alert rules of kind %s cannot be evaluated: %s", *by_kind, why)
         return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, values)]
+
+
+def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    ordered = sorted(rules, key=lambda rule: (rule.spec.kind, rule.id))
+    return {name: list(group) for name, group in groupby(ordered, key=lambda rule: rule.spec.kind)}
 
 
 def _changes(seen: Iterable[tuple[Row[Any], bool]], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:

@@ -1,87 +1,162 @@
 """Runs the statements of the kinds of rules: for what a tick has to look at, or for any targets and times.
 
-The statement of a kind is the same in both; they differ in where the rows of `asked` come from.
+The statement of a kind is the same in both; they differ in where the rows of `asked` come from. A tick looks at all
+kinds at once: their targets are looked up once.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
 from pulsewatch.episodes import Policy
 from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
-from pulsewatch.rules.known_runs import COMING, held_until
+from pulsewatch.rules.known_runs import COMING, UNTOLD, held_until
 from pulsewatch.rules.rule import Rule
 
-# Planning takes as long as looking at some hundred targets: each connection does it once. Whatever the arrays hold,
-# each target is looked up by its key.
+# Planning takes as long as looking at a thousand targets: each connection does it once. Whatever the arrays hold, each
+# target is looked up by its key. What is looked at by the thousand stays in memory.
 PLANNING = """
 select
     set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
-    set_config('enable_seqscan', 'off', true)
+    set_config('enable_seqscan', 'off', true), set_config('work_mem', '32MB', true)
+"""
+# How long a look may take (ms); off: a good part of all targets is found in half the time by reading them all.
+BOUNDS = """
+select
+    set_config('statement_timeout', %(timeout_ms)s::text, true),
+    set_config('enable_nestloop', %(by_key)s, true),
+    set_config('enable_mergejoin', %(by_key)s, true)
 """
 
 _RULES = """
 rule as materialized (
     select rule.*
     from json_to_recordset(%(rules)s::json) as rule (
-        rule_id bigint, params jsonb, thresholds double precision[], warning double precision,
+        rule_id bigint, kind text, params jsonb, thresholds double precision[], warning double precision,
         critical double precision, is_above boolean, is_lack_told boolean, delay_s double precision,
         grace_s double precision
     )
 )
 """
 
-# What marks touch: of a client as a whole whatever touches one of its pipelines. And what is due.
-_DUE = """
+_SETTLED = """
+marked as materialized (
+    select client_id, pipeline_id from pulsewatch.alert_mark
+    union all
+    select client_id, pipeline_id from pulsewatch.dirty
+),
+
+unsettled as materialized (
+    select client_id, pipeline_id from marked
+    union
+    select client_id, 0 from marked
+)
+"""
+
+
+def _due_sql(columns: str = "", carried: str = "", joined: str = "") -> str:
+    """The targets of rules that marks touch (those of a client as a whole too), and those that are due.
+
+    Beside them what is `joined` to each pipeline, once for all its rules: `columns`, `carried` as touched.*.
+    """
+    return f"""
+touched as materialized (
+    select target.client_id, target.pipeline_id {columns}
+    from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as target (client_id, pipeline_id)
+    {joined}
+),
+
 due as materialized (
     select
-        target.client_id, target.pipeline_id, target.rule_id, target.target_since,
-        target.state <> 'ok' or target.deadline_at <= %(as_of)s as is_waiting
-    from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as touched (client_id, pipeline_id)
-    cross join lateral (
-        select
-            target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state, target.deadline_at
-        from pulsewatch.alert_target as target
-        where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
-        offset 0
-    ) as target
-    where target.rule_id = any(%(rule_ids)s)
-    union
-    select target.client_id, target.pipeline_id, target.rule_id, target.target_since, true
+        target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state <> 'ok' as is_waiting
+        {carried}
+    from touched
+    join pulsewatch.alert_target as target
+        on target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
+    where target.rule_id = any(%(rule_ids)s) and (target.deadline_at is null or target.deadline_at > %(as_of)s)
+    union all
+    select target.client_id, target.pipeline_id, target.rule_id, target.target_since, true {columns}
     from pulsewatch.alert_target as target
+    {joined}
     where target.deadline_at <= %(as_of)s and target.rule_id = any(%(rule_ids)s)
 )
 """
+
+
+# Whatever was received since is marked, here or there.
+_DUE_LIVE = _due_sql(
+    """,
+    (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled,
+    state.last_outcome_run_id, state.last_finished_at, state.last_run_first_at, state.last_duration_s,
+    state.last_success_at
+    """,
+    """,
+    touched.is_settled, touched.last_outcome_run_id, touched.last_finished_at, touched.last_run_first_at,
+    touched.last_duration_s, touched.last_success_at
+    """,
+    """
+    left join pulsewatch.pipeline_state as state
+        on state.client_id = target.client_id
+        and state.pipeline_id = target.pipeline_id
+        and state.last_outcome = 'succeeded'
+    """,
+)
 
 _STANDING = """
     target.target_since, target.state, target.level, target.state_since, target.pending_since, target.lower_since,
     target.ok_samples, target.sample_at as counted_at, target.alert_id, target.seq, target.deadline_at
 """
 
-# Whatever was received since is marked, here or there.
 _ASKED_LIVE = """
-unsettled as materialized (
-    select client_id, pipeline_id from pulsewatch.alert_mark
-    union
-    select client_id, pipeline_id from pulsewatch.dirty
-    union
-    select client_id, 0 from pulsewatch.alert_mark
-    union
-    select client_id, 0 from pulsewatch.dirty
+looking as materialized (
+    select
+        rule.rule_id, rule.kind, rule.params, rule.thresholds,
+        %(as_of)s - make_interval(secs => rule.delay_s) as as_of, %(known_at)s::timestamptz as known_at
+    from rule
 ),
 
-asked as materialized (
+asked_of_all as not materialized (
     select
-        due.rule_id, due.client_id, due.pipeline_id, %(as_of)s - make_interval(secs => rule.delay_s) as as_of,
-        %(known_at)s::timestamptz as known_at, rule.params, rule.thresholds, due.target_since,
-        (due.client_id, due.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled
+        due.rule_id, due.client_id, due.pipeline_id, looking.as_of, looking.known_at, looking.kind, looking.params,
+        looking.thresholds, due.target_since, due.is_settled,
+        -- The state may tell of what came later: then runs have to be looked at.
+        case
+            when due.is_settled and due.last_finished_at <= looking.as_of and due.last_run_first_at <= looking.as_of
+                then due.last_outcome_run_id
+        end as success_run_id,
+        due.last_finished_at as success_at, due.last_duration_s as success_duration_s, due.last_success_at
     from due
-    join rule on rule.rule_id = due.rule_id
+    join looking on looking.rule_id = due.rule_id
 )
+"""
+
+# What is to come of a client is the same for all its pipelines and rules, as far as these look at the present.
+_COMING = f"""
+with asked as (
+    select due.client_id, 0 as pipeline_id, now.as_of, now.known_at
+    from (select distinct client_id from due) as due
+    cross join (select distinct as_of, known_at from looking) as now
+    where now.as_of >= now.known_at
+    union all
+    select due.client_id, due.pipeline_id, looking.as_of, looking.known_at
+    from due
+    join looking on looking.rule_id = due.rule_id
+    where looking.as_of < looking.known_at
+),
+
+coming as materialized ({COMING})
+
+select coming.client_id, coming.pipeline_id, coming.as_of, coming.next_at
+from coming
+union all
+select coming.client_id, 0, coming.as_of, min(coming.next_at)
+from coming
+group by coming.client_id, coming.as_of
 """
 
 _IS_BAD = """
@@ -96,60 +171,78 @@ _TARGET = """
 """
 
 
-def live_sql(kind: Kind) -> str:
-    """What a tick sees of a kind: only where something may have to be written.
+@cache
+def live_sql(kinds: tuple[Kind, ...], *, is_many: bool = False) -> str:
+    """What a tick sees of rules of these kinds: only where something may have to be written.
 
     That is where the value reaches a level, where a rule does not stand well, where there is nothing to measure and
     the rule wants to be told so, and where the time to look again has come, or comes earlier than was known. All else,
     which is nearly everything, goes by without its row being looked at again.
+
+    `is_many`: to be planned for a good part of all targets (BOUNDS). Plans are kept by their texts.
     """
+    seen = "\nunion all\n".join(
+        f"""(
+with asked as (select * from asked_of_all where kind = '{kind.name}')
+
+select seen.* from ({kind.observe}) as seen
+)"""
+        for kind in kinds
+    )
     return f"""
-with {_RULES}, {_DUE}, {_ASKED_LIVE},
+{"-- of many targets" if is_many else ""}
+with {_RULES}, {_SETTLED}, {_DUE_LIVE}, {_ASKED_LIVE},
 
-seen as ({kind.observe}),
+seen as ({seen}),
 
-coming as materialized ({COMING}),
+coming as ({_COMING}),
 
-foreseen as (
-    select
-        seen.rule_id, seen.client_id, seen.pipeline_id, seen.as_of, seen.value, seen.sample_at, seen.run_ids,
-        seen.evidence,
-        least(seen.next_at, coming.next_at) as next_at
-    from seen
-    left join (
-        select coming.client_id, coming.pipeline_id, coming.next_at
-        from coming
-        union all
-        select coming.client_id, 0, min(coming.next_at)
-        from coming
-        group by coming.client_id
-    ) as coming on coming.client_id = seen.client_id and coming.pipeline_id = seen.pipeline_id
-),
-
+-- Hardly ever is anything known of a time to come: only then is it looked up when.
 observed as materialized (
-    select foreseen.*, rule.delay_s, ({_IS_BAD.format("foreseen")}) as is_bad
-    from foreseen
-    join rule on rule.rule_id = foreseen.rule_id
-    where {_IS_BAD.format("foreseen")}
-        or foreseen.value is null and rule.is_lack_told
-        or (foreseen.client_id, foreseen.pipeline_id, foreseen.rule_id) in (
-            select due.client_id, due.pipeline_id, due.rule_id
-            from due
-            where due.is_waiting
-        )
-        or foreseen.next_at is not null and exists (
-            select
-            from pulsewatch.alert_target as target
-            where {_TARGET.format("foreseen")}
-                and foreseen.next_at + make_interval(secs => rule.delay_s) < coalesce(target.deadline_at, 'infinity')
-        )
+    select weighed.*
+    from (
+        select
+            seen.*, rule.delay_s, ({_IS_BAD.format("seen")}) as is_bad,
+            ({_IS_BAD.format("seen")})
+            or seen.value is null and rule.is_lack_told
+            or (seen.client_id, seen.pipeline_id, seen.rule_id) in (
+                select due.client_id, due.pipeline_id, due.rule_id
+                from due
+                where due.is_waiting
+            )
+            or seen.next_at is not null and exists (
+                select
+                from pulsewatch.alert_target as target
+                where {_TARGET.format("seen")}
+                    and seen.next_at + make_interval(secs => rule.delay_s) < coalesce(target.deadline_at, 'infinity')
+            ) as is_wanted
+        from seen
+        join rule on rule.rule_id = seen.rule_id
+        offset 0
+    ) as weighed
+    where weighed.is_wanted
+        or (weighed.client_id, weighed.pipeline_id, weighed.as_of) in (select client_id, pipeline_id, as_of from coming)
 )
 
 select
     observed.rule_id, observed.client_id, observed.pipeline_id, observed.as_of, observed.value, observed.sample_at,
-    observed.next_at, observed.run_ids, observed.evidence, held.held_until, {_STANDING}
+    least(observed.next_at, coming.next_at) as next_at, observed.run_ids, observed.evidence, held.held_until,
+    {_STANDING}
 from observed
-join pulsewatch.alert_target as target on {_TARGET.format("observed")}
+left join (
+    select coming.client_id, coming.pipeline_id, coming.as_of, min(coming.next_at) as next_at
+    from coming
+    group by coming.client_id, coming.pipeline_id, coming.as_of
+) as coming
+    on coming.client_id = observed.client_id
+    and coming.pipeline_id = observed.pipeline_id
+    and coming.as_of = observed.as_of
+cross join lateral (
+    select target.*
+    from pulsewatch.alert_target as target
+    where {_TARGET.format("observed")}
+    offset 0
+) as target
 left join lateral {
         held_until(
             "observed",
@@ -157,12 +250,14 @@ left join lateral {
             "observed.is_bad and target.state not in ('firing', 'recovering')",
         )
     } as held on true
+where observed.is_wanted
+    or coming.next_at + make_interval(secs => observed.delay_s) < coalesce(target.deadline_at, 'infinity')
 order by observed.client_id, observed.pipeline_id, observed.rule_id
 """
 
 
 DUE_SQL = f"""
-with {_DUE}
+with {_due_sql()}
 
 select
     due.rule_id, due.client_id, due.pipeline_id, %(as_of)s::timestamptz as as_of, null::double precision as value,
@@ -197,7 +292,7 @@ asked as materialized (
     select
         rule.rule_id, wanted.client_id, wanted.pipeline_id, wanted.as_of,
         coalesce(wanted.known_at, 'infinity') as known_at, rule.params, rule.thresholds, wanted.target_since,
-        wanted.known_at is null as is_settled
+        wanted.known_at is null as is_settled, {UNTOLD}
     from unnest(
         %(client_ids)s::bigint[], %(pipeline_ids)s::bigint[], %(as_ofs)s::timestamptz[], %(known_ats)s::timestamptz[],
         %(target_sinces)s::timestamptz[]
@@ -245,6 +340,7 @@ def _rule_row(rule: Rule) -> Mapping[str, Any]:
     thresholds = [level for level in (spec.levels.warning, spec.levels.critical) if level is not None]
     return {
         "rule_id": rule.id,
+        "kind": spec.kind,
         "params": spec.params,
         "thresholds": thresholds,
         "warning": spec.levels.warning,

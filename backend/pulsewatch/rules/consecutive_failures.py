@@ -5,7 +5,7 @@ from typing import Literal, cast
 from pydantic import Field
 
 from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
-from pulsewatch.rules.known_runs import LAST_SUCCESS, NEWEST, known_runs, newest_run
+from pulsewatch.rules.known_runs import NEWEST, known_runs, newest_run
 from pulsewatch.rules.spans import runs_of_span
 
 # Of the last NEWEST runs some may be going on, or count for nothing.
@@ -27,23 +27,26 @@ _COUNTS = """
 
 _IS_FAILED = "asked.params -> 'statuses' ? run.status"
 
-# The newest end that counts tells nearly always that nothing is wrong; only where it is a failure is more read.
+_IS_TOLD = "asked.success_run_id is not null and not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
+
+# The state tells nearly always that nothing is wrong. Else the newest end that counts does; only where it is a failure
+# is more read.
 OBSERVE = f"""
 select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, 0::double precision as value,
+    asked.success_at as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids, null::jsonb as evidence
+from asked
+where {_IS_TOLD}
+union all
+select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
-    case
-        when newest.is_failed then failed.run_count
-        when coalesce(success.run_id, newest.id) is not null then 0
-    end::double precision as value,
-    coalesce(success.finished_at, newest.finished_at) as sample_at,
+    case when newest.is_failed then failed.run_count when newest.id is not null then 0 end::double precision as value,
+    newest.finished_at as sample_at,
     null::timestamptz as next_at,
     coalesce(failed.run_ids, '{{}}') as run_ids,
     null::jsonb as evidence
 from asked
-left join lateral {LAST_SUCCESS} as success on not asked.params -> 'statuses' ?| '{{cancelled,skipped}}'
-left join lateral (
-    {newest_run(f"run.finished_at, {_IS_FAILED} as is_failed", _COUNTS, if_="success.run_id is null")}
-) as newest on true
+left join lateral ({newest_run(f"run.finished_at, {_IS_FAILED} as is_failed", _COUNTS)}) as newest on true
 left join lateral (
     {newest_run("true as is_good", f"{_COUNTS} and not {_IS_FAILED}", if_="newest.is_failed")}
 ) as good on true
@@ -61,6 +64,7 @@ left join lateral (
     where newest.is_failed
     offset 0
 ) as failed on true
+where ({_IS_TOLD}) is not true
 """
 
 # Where only such failures count as spans of failure tell of, nothing changes outside of these: a run that ends within

@@ -1,7 +1,7 @@
 """It is too long ago that a run succeeded."""
 
 from pulsewatch.rules.base import Evidence, Kind, Params
-from pulsewatch.rules.known_runs import LAST_HOUR, LAST_SUCCESS, known_runs, newest_run
+from pulsewatch.rules.known_runs import LAST_HOUR, known_runs, newest_run
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
 
@@ -9,46 +9,43 @@ class Freshness(Params):
     """Nothing to be told."""
 
 
+_IS_TOLD = "asked.success_run_id is not null and asked.success_at = asked.last_success_at"
+
 # A run that began before the newest success may have succeeded after it. Where the pipeline's state says that there
 # was no later success, none needs to be looked for; hours know where to look. A success before the last runs that are
 # looked at is told by its hour alone; where that may tell of what came later, by the runs of the hour.
 OBSERVE = f"""
-select
-    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
-    {seconds_since("reference.at")} as value,
-    asked.as_of as sample_at,
-    {next_at("reference.at")} as next_at,
-    case
-        when coalesce(overlapping.id, newest.id, success.run_id) is null then '{{}}'
-        else array[coalesce(overlapping.id, newest.id, success.run_id)]
-    end as run_ids,
-    null::jsonb as evidence
-from asked
-left join lateral {LAST_SUCCESS} as success on success.finished_at = success.last_success_at
-left join lateral (
-    {newest_run("run.finished_at", "run.status = 'succeeded'", if_="success.run_id is null")}
-) as newest on true
-left join lateral (
-    select state.last_success_at
-    from pulsewatch.pipeline_state as state
-    where success.run_id is null
-        and state.client_id = asked.client_id
-        and state.pipeline_id = asked.pipeline_id
-    offset 0
-) as state on true
-left join lateral (
-    select later.finished_at, later.id
-    from (
-        select run.finished_at, run.id
+with reference as (
+    select asked.*, asked.success_at as at, asked.success_run_id as run_id
+    from asked
+    where {_IS_TOLD}
+    union all
+    select
+        asked.*,
+        coalesce(overlapping.finished_at, newest.finished_at, older.last_success_at, asked.target_since) as at,
+        coalesce(overlapping.id, newest.id) as run_id
+    from asked
+    left join lateral ({newest_run("run.finished_at", "run.status = 'succeeded'")}) as newest on true
+    left join lateral (
+        select state.last_success_at
+        from pulsewatch.pipeline_state as state
+        where state.client_id = asked.client_id
+            and state.pipeline_id = asked.pipeline_id
+        offset 0
+    ) as state on true
+    left join lateral (
+        select later.finished_at, later.id
         from (
-            select min(hour.first_at_min) as since
-            from pulsewatch.pipeline_hour as hour
-            where hour.client_id = asked.client_id
-                and hour.pipeline_id = asked.pipeline_id
-                and hour.hour_at > newest.finished_at - interval '1 hour'
-                and hour.hour_at <= {LAST_HOUR}
-        ) as searched
-        cross join lateral {
+            select run.finished_at, run.id
+            from (
+                select min(hour.first_at_min) as since
+                from pulsewatch.pipeline_hour as hour
+                where hour.client_id = asked.client_id
+                    and hour.pipeline_id = asked.pipeline_id
+                    and hour.hour_at > newest.finished_at - interval '1 hour'
+                    and hour.hour_at <= {LAST_HOUR}
+            ) as searched
+            cross join lateral {
     known_runs(
         since="searched.since",
         newest=None,
@@ -56,19 +53,19 @@ left join lateral (
         " and (run.finished_at > newest.finished_at or run.received_at >= asked.known_at)",
     )
 } as run
-        where run.status = 'succeeded' and run.finished_at > newest.finished_at
-        order by run.finished_at desc, run.id desc
-        limit 1
-    ) as later
-    where success.run_id is null and (newest.finished_at is distinct from state.last_success_at or not asked.is_settled)
-    offset 0
-) as overlapping on true
-left join lateral (
-    select coalesce(known.finished_at, hour.last_success_at) as last_success_at
-    from pulsewatch.pipeline_hour as hour
+            where run.status = 'succeeded' and run.finished_at > newest.finished_at
+            order by run.finished_at desc, run.id desc
+            limit 1
+        ) as later
+        where newest.finished_at is distinct from state.last_success_at or not asked.is_settled
+        offset 0
+    ) as overlapping on true
     left join lateral (
-        select max(run.finished_at) as finished_at
-        from {
+        select coalesce(known.finished_at, hour.last_success_at) as last_success_at
+        from pulsewatch.pipeline_hour as hour
+        left join lateral (
+            select max(run.finished_at) as finished_at
+            from {
     known_runs(
         since="hour.first_at_min",
         until="hour.first_at_max",
@@ -76,23 +73,32 @@ left join lateral (
         only="run.status = 'succeeded' or run.received_at >= asked.known_at",
     )
 } as run
-        where run.status = 'succeeded'
-    ) as known on not asked.is_settled and hour.last_success_at is not null
-    where coalesce(newest.finished_at, success.finished_at) is null
-        and state.last_success_at is not null
-        and hour.client_id = asked.client_id
-        and hour.pipeline_id = asked.pipeline_id
-        and hour.hour_at <= {LAST_HOUR}
-        and hour.last_success_at is not null
-        and case when asked.is_settled then hour.last_success_at <= asked.as_of else known.finished_at is not null end
-    order by hour.hour_at desc
-    limit 1
-) as older on true
-cross join lateral (
-    select coalesce(
-        overlapping.finished_at, newest.finished_at, success.finished_at, older.last_success_at, asked.target_since
-    ) as at
-) as reference
+            where run.status = 'succeeded'
+        ) as known on not asked.is_settled and hour.last_success_at is not null
+        where newest.finished_at is null
+            and state.last_success_at is not null
+            and hour.client_id = asked.client_id
+            and hour.pipeline_id = asked.pipeline_id
+            and hour.hour_at <= {LAST_HOUR}
+            and hour.last_success_at is not null
+            and case
+                when asked.is_settled then hour.last_success_at <= asked.as_of
+                else known.finished_at is not null
+            end
+        order by hour.hour_at desc
+        limit 1
+    ) as older on true
+    where ({_IS_TOLD}) is not true
+)
+
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
+    {seconds_since("asked.at")} as value,
+    asked.as_of as sample_at,
+    {next_at("asked.at")} as next_at,
+    case when asked.run_id is null then '{{}}' else array[asked.run_id] end as run_ids,
+    null::jsonb as evidence
+from reference as asked
 """
 
 INSTANTS = f"""

@@ -148,23 +148,11 @@ def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
     )
 
 
-# The last end of a run of the pipeline of `asked` that succeeded, failed or timed out, if it was a success: as the
-# pipeline's state tells it, which costs a fraction of looking at runs. Nothing where the state may tell of something
-# that came later: then runs have to be looked at.
-LAST_SUCCESS = """(
-    select
-        state.last_outcome_run_id as run_id, state.last_finished_at as finished_at,
-        state.last_duration_s as duration_s, state.last_success_at
-    from pulsewatch.pipeline_state as state
-    where state.client_id = asked.client_id
-        and state.pipeline_id = asked.pipeline_id
-        and asked.is_settled
-        and asked.known_at < 'infinity'
-        and state.last_outcome = 'succeeded'
-        and state.last_finished_at <= asked.as_of
-        and state.last_run_first_at <= asked.as_of
-    offset 0
-)"""
+# Of asked.success_run_id and what goes with it, where the pipeline's state is not asked.
+UNTOLD = """
+    null::uuid as success_run_id, null::timestamptz as success_at, null::double precision as success_duration_s,
+    null::timestamptz as last_success_at
+"""
 
 
 def held_until(target: str, known_at: str, condition: str) -> str:
@@ -237,7 +225,7 @@ cross join lateral (
 # The events ahead of the present are few, and found by client. What came after a time that a rule looks back to may be
 # any number: there the runs tell, of these pipelines alone, and hours tell which of them were going on.
 COMING = """
-select event.client_id, event.pipeline_id, min(event.occurred_at) as next_at
+select event.client_id, event.pipeline_id, asked.as_of, min(event.occurred_at) as next_at
 from (
     select distinct client_id, as_of
     from asked
@@ -249,9 +237,9 @@ cross join lateral (
     where event.client_id = asked.client_id and event.occurred_at > asked.as_of
     offset 0
 ) as event
-group by event.client_id, event.pipeline_id
+group by event.client_id, event.pipeline_id, asked.as_of
 union all
-select asked.client_id, asked.pipeline_id, min(happened.at) as next_at
+select asked.client_id, asked.pipeline_id, asked.as_of, min(happened.at) as next_at
 from (
     select distinct client_id, pipeline_id, as_of
     from asked
@@ -278,5 +266,5 @@ cross join lateral (
     values (run.first_at), (run.started_at), (run.finished_at), (run.last_at)
 ) as happened (at)
 where happened.at > asked.as_of
-group by asked.client_id, asked.pipeline_id
+group by asked.client_id, asked.pipeline_id, asked.as_of
 """

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from pulsewatch.rules.base import Direction, Params
-from pulsewatch.rules.known_runs import LAST_SUCCESS, newest_run
+from pulsewatch.rules.known_runs import newest_run
 from pulsewatch.rules.spans import runs_of_span
 
 Ended = Literal["succeeded", "failed", "timed_out", "cancelled", "skipped"]
@@ -21,26 +21,25 @@ class LastRun(Params):
 def observe(number: str, of_success: str = "null::double precision") -> str:
     """The statement of a kind whose value is this expression over `run`, of the newest run that has it.
 
-    `of_success` is the same over LAST_SUCCESS, where the pipeline's state has it.
+    `of_success` is the same over asked.success_run_id and what goes with it.
     """
     where = f"run.finished_at is not null and asked.params -> 'statuses' ? run.status and {number} is not null"
+    is_told = f"""asked.params -> 'statuses' = '["succeeded"]' and {of_success} is not null"""
     return f"""
 select
-    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
-    coalesce({of_success}, newest.value) as value,
-    case when {of_success} is not null then success.finished_at else newest.finished_at end as sample_at,
-    null::timestamptz as next_at,
-    case
-        when {of_success} is not null then array[success.run_id]
-        when newest.id is not null then array[newest.id]
-        else '{{}}'
-    end as run_ids,
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, {of_success} as value,
+    asked.success_at as sample_at, null::timestamptz as next_at, array[asked.success_run_id] as run_ids,
     null::jsonb as evidence
 from asked
-left join lateral {LAST_SUCCESS} as success on asked.params -> 'statuses' = '["succeeded"]'
-left join lateral (
-    {newest_run(f"run.finished_at, {number} as value", where, if_=f"{of_success} is null")}
-) as newest on true
+where {is_told}
+union all
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, newest.value, newest.finished_at as sample_at,
+    null::timestamptz as next_at, case when newest.id is null then '{{}}' else array[newest.id] end as run_ids,
+    null::jsonb as evidence
+from asked
+left join lateral ({newest_run(f"run.finished_at, {number} as value", where)}) as newest on true
+where ({is_told}) is not true
 """
 
 
