@@ -149,6 +149,11 @@ def _latest_success(runs: Iterable[Row]) -> datetime | None:
     return max((run["finished_at"] for run in runs if run["status"] == "succeeded"), default=None)
 
 
+def _latest_failure_hour(runs: Iterable[Row]) -> datetime | None:
+    ends = (run["finished_at"] for run in runs if run["status"] in FAILURES)
+    return max((end.replace(minute=0, second=0, microsecond=0) for end in ends), default=None)
+
+
 def _by_pipeline(rows: list[Row], order: Callable[[Row], Any]) -> dict[tuple[int, int], list[Row]]:
     groups: dict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in sorted(rows, key=order):
@@ -206,6 +211,7 @@ def _states(runs: list[Row], slots: list[Row]) -> Table:
             "last_duration_s": outcome.get("duration_s"),
             "last_error_class": outcome.get("error_class"),
             "last_success_at": _latest_success(own),
+            "last_failure_hour_at": _latest_failure_hour(own),
             "consecutive_failures": failures,
             "failing_since": current[0] if failures else None,
             "running_count": len(unfinished),

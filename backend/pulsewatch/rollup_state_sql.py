@@ -190,6 +190,7 @@ _STATE = (
     "last_duration_s",
     "last_error_class",
     "last_success_at",
+    "last_failure_hour_at",
     "consecutive_failures",
     "failing_since",
     "running_count",
@@ -216,6 +217,7 @@ found as materialized (
         last_run.id as last_run_id, last_run.status as last_run_status, last_run.first_at as last_run_first_at,
         outcome.id as last_outcome_run_id, outcome.status as last_outcome, outcome.finished_at as last_finished_at,
         outcome.duration_s as last_duration_s, outcome.error_class as last_error_class, success.last_success_at,
+        failure.hour_at as last_failure_hour_at,
         failing.consecutive_failures,
         case when failing.consecutive_failures > 0 then span.began_at end as failing_since,
         recent.running_count, recent.running_since,
@@ -274,6 +276,15 @@ found as materialized (
         order by hour.hour_at desc
         limit 1
     ) as success on true
+    left join lateral (
+        select hour.hour_at
+        from pulsewatch.pipeline_hour as hour
+        where hour.client_id = touched.client_id
+            and hour.pipeline_id = touched.pipeline_id
+            and hour.failed_count + hour.timed_out_count > 0
+        order by hour.hour_at desc
+        limit 1
+    ) as failure on true
     left join lateral (
         select span.began_at
         from pulsewatch.failing_span as span

@@ -123,6 +123,14 @@ pipeline_hour = Table(
     Index("pipeline_hour_client_hour_at_idx", "client_id", "hour_at"),
     # Hours with runs that go on: what is running, what runs too long.
     Index("pipeline_hour_open_idx", "client_id", "pipeline_id", "hour_at", postgresql_where=text("open_count > 0")),
+    # The last hour in which a run failed.
+    Index(
+        "pipeline_hour_failed_idx",
+        "client_id",
+        "pipeline_id",
+        "hour_at",
+        postgresql_where=text("failed_count + timed_out_count > 0"),
+    ),
     comment="One row per pipeline and hour in which anything happened, partitioned by month (UTC).",
     postgresql_partition_by="RANGE (hour_at)",
 )
@@ -212,6 +220,7 @@ pipeline_state = Table(
     Column("last_slot_at", Timestamp, comment="The latest slot that was judged."),
     Column("last_slot_status", Text, comment="on_time, late or missed."),
     Column("next_slot_at", Timestamp, comment="The earliest slot that is open."),
+    Column("last_failure_hour_at", Timestamp, comment="Latest hour (UTC) in which any run failed or timed out."),
     PrimaryKeyConstraint("client_id", "pipeline_id"),
     comment="One row per pipeline that has runs or slots: how it is doing, worked out from its last 64 runs.",
     postgresql_with={"fillfactor": "70"},

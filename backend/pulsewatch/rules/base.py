@@ -103,10 +103,11 @@ class Kind:
     target_since, thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
     that was before is worked out; success_run_id: the last run that succeeded, failed or timed out by as_of, where the
     pipeline's state tells that it was a success, null if that has to be looked for; with it success_at, when it ended,
-    success_duration_s, and last_success_at, the latest end of any success); it gives one row for each: rule_id,
-    client_id, pipeline_id, as_of, value double precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[]
-    (the newest ones, first), evidence jsonb (a few numbers or times for people; null: none). It asks no clock and reads
-    runs through `known_runs` only.
+    success_duration_s, last_success_at, the latest end of any success, and last_failure_hour_at, the latest hour in
+    which any run failed or timed out, null: in none); it gives one row for each: rule_id, client_id, pipeline_id,
+    as_of, value double precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[] (the newest ones, first),
+    evidence jsonb (a few numbers or times for people; null: none). It asks no clock and reads runs through
+    `known_runs` only.
 
     `instants` is a select over `span` (rule_id, client_id, pipeline_id, params jsonb, target_since, thresholds,
     from_at, to_at, known_at); it gives (rule_id, client_id, pipeline_id, as_of): times in [from_at, to_at) among which

@@ -21,26 +21,40 @@ class FailureRate(Params):
 
 _WINDOW = "make_interval(secs => (asked.params ->> 'window_s')::double precision)"
 
-# Nearly always the hours tell that nothing failed: no failure in any hour that touches the window, a success in it or
-# no end at all, and nothing received since that they could not know. Else the runs are counted. A run that ends in the
-# window may have begun long before: the hours of the window know how long.
+# Nearly always the state tells that nothing failed: no run did in any hour that touches the window.
+_IS_TOLD = f"""
+    asked.success_run_id is not null
+    and asked.last_success_at <= asked.as_of
+    and (
+        asked.last_failure_hour_at is null
+        or asked.last_failure_hour_at <= asked.as_of - {_WINDOW} - interval '1 hour'
+    )
+"""
+
+# Else the runs are counted. A run that ends in the window may have begun long before: the hours of the window know how
+# long.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
+    case when success.at is not null then 0 end::double precision as value, success.at as sample_at,
+    -- Where nothing failed, nothing but the end of all that is known can change the verdict.
+    success.at + {_WINDOW} as next_at, '{{}}'::uuid[] as run_ids, null::jsonb as evidence
+from asked
+cross join lateral (
+    select case when asked.last_success_at > asked.as_of - {_WINDOW} then asked.last_success_at end as at
+) as success
+where {_IS_TOLD}
+union all
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
     case
-        when searched.is_quiet then case when searched.last_success_at is not null then 0 end
         when ended.run_count = 0 then null
         when ended.run_count < (asked.params ->> 'min_runs')::bigint then 0
         when ended.failed_count < (asked.params ->> 'min_failures')::bigint then 0
         else ended.failed_count::double precision / ended.run_count
     end as value,
-    case when searched.is_quiet then searched.last_success_at else ended.last_at end as sample_at,
-    -- Where nothing failed, nothing but the end of all that is known can change the verdict.
-    case
-        when searched.is_quiet then searched.last_success_at
-        when ended.failed_count > 0 then ended.oldest_at
-        else ended.last_at
-    end + {_WINDOW} as next_at,
+    ended.last_at as sample_at,
+    case when ended.failed_count > 0 then ended.oldest_at else ended.last_at end + {_WINDOW} as next_at,
     coalesce(ended.run_ids, '{{}}') as run_ids,
     case
         when ended.failed_count > 0
@@ -48,19 +62,7 @@ select
     end as evidence
 from asked
 cross join lateral (
-    select
-        least(min(hour.first_at_min), asked.as_of - {_WINDOW}) as since,
-        max(hour.last_success_at) as last_success_at,
-        coalesce(
-            asked.is_settled
-            and asked.known_at < 'infinity'
-            and coalesce(sum(hour.failed_count + hour.timed_out_count), 0) = 0
-            and (
-                coalesce(sum(hour.succeeded_count), 0) = 0
-                or max(hour.last_success_at) > asked.as_of - {_WINDOW} and max(hour.last_success_at) <= asked.as_of
-            ),
-            false
-        ) as is_quiet
+    select least(min(hour.first_at_min), asked.as_of - {_WINDOW}) as since
     from pulsewatch.pipeline_hour as hour
     where hour.client_id = asked.client_id
         and hour.pipeline_id = asked.pipeline_id
@@ -68,24 +70,20 @@ cross join lateral (
         and hour.hour_at <= {LAST_HOUR}
     offset 0
 ) as searched
-left join lateral (
-    select counted.*
-    from (
-        select
-            count(*) as run_count,
-            count(*) filter (where run.status <> 'succeeded') as failed_count,
-            min(run.finished_at) as oldest_at,
-            max(run.finished_at) as last_at,
-            (
-                array_agg(run.id order by run.order_at desc, run.id desc) filter (where run.status <> 'succeeded')
-            )[1:{MAX_RUNS_SHOWN}] as run_ids
-        from {known_runs(since="searched.since", newest=None)} as run
-        where run.finished_at > asked.as_of - {_WINDOW}
-            and run.status in ('succeeded', 'failed', 'timed_out')
-    ) as counted
-    where not searched.is_quiet
-    offset 0
-) as ended on true
+cross join lateral (
+    select
+        count(*) as run_count,
+        count(*) filter (where run.status <> 'succeeded') as failed_count,
+        min(run.finished_at) as oldest_at,
+        max(run.finished_at) as last_at,
+        (
+            array_agg(run.id order by run.order_at desc, run.id desc) filter (where run.status <> 'succeeded')
+        )[1:{MAX_RUNS_SHOWN}] as run_ids
+    from {known_runs(since="searched.since", newest=None)} as run
+    where run.finished_at > asked.as_of - {_WINDOW}
+        and run.status in ('succeeded', 'failed', 'timed_out')
+) as ended
+where ({_IS_TOLD}) is not true
 """
 
 # When a run ends, and when it leaves the window.
