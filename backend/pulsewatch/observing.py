@@ -92,18 +92,18 @@ due as materialized (
 _DUE_LIVE = _due_sql(
     """,
     (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled,
-    state.last_outcome_run_id, state.last_finished_at, state.last_run_first_at, state.last_duration_s,
-    state.last_success_at, state.last_failure_hour_at
+    state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_run_first_at,
+    state.last_duration_s, state.last_success_at, state.last_failure_hour_at
     """,
     """,
-    touched.is_settled, touched.last_outcome_run_id, touched.last_finished_at, touched.last_run_first_at,
-    touched.last_duration_s, touched.last_success_at, touched.last_failure_hour_at
+    touched.is_settled, touched.last_outcome, touched.last_outcome_run_id, touched.last_finished_at,
+    touched.last_run_first_at, touched.last_duration_s, touched.last_success_at,
+    touched.last_failure_hour_at
     """,
     """
     left join pulsewatch.pipeline_state as state
         on state.client_id = target.client_id
         and state.pipeline_id = target.pipeline_id
-        and state.last_outcome = 'succeeded'
     """,
 )
 
@@ -127,10 +127,10 @@ asked_of_all as not materialized (
         -- The state may tell of what came later: then runs have to be looked at.
         case
             when due.is_settled and due.last_finished_at <= looking.as_of and due.last_run_first_at <= looking.as_of
-                then due.last_outcome_run_id
-        end as success_run_id,
-        due.last_finished_at as success_at, due.last_duration_s as success_duration_s, due.last_success_at,
-        due.last_failure_hour_at
+                then due.last_outcome
+        end as last_outcome,
+        due.last_outcome_run_id, due.last_finished_at, due.last_duration_s,
+        due.last_success_at, due.last_failure_hour_at
     from due
     join looking on looking.rule_id = due.rule_id
 )

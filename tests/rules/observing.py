@@ -59,8 +59,8 @@ asked as (
         asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, asked.known_at, asked.params,
         asked.target_since, asked.is_settled,
         array(select jsonb_array_elements_text(asked.thresholds)::double precision) as thresholds,
-        state.last_outcome_run_id as success_run_id, state.last_finished_at as success_at,
-        state.last_duration_s as success_duration_s, state.last_success_at, state.last_failure_hour_at
+        state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_duration_s,
+        state.last_success_at, state.last_failure_hour_at
     from jsonb_to_recordset(:asked) as asked (
         rule_id bigint, client_id bigint, pipeline_id bigint, as_of timestamptz, known_at timestamptz, params jsonb,
         target_since timestamptz, thresholds jsonb, is_settled boolean
@@ -70,7 +70,6 @@ asked as (
         and asked.pipeline_id = state.pipeline_id
         and asked.is_settled
         and asked.known_at < 'infinity'
-        and state.last_outcome = 'succeeded'
         and state.last_finished_at <= asked.as_of
         and state.last_run_first_at <= asked.as_of
 )

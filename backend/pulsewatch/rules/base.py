@@ -101,10 +101,10 @@ class Kind:
 
     `observe` is a select over the rows of `asked` (rule_id, client_id, pipeline_id, as_of, known_at, params jsonb,
     target_since, thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
-    that was before is worked out; success_run_id: the last run that succeeded, failed or timed out by as_of, where the
-    pipeline's state tells that it was a success, null if that has to be looked for; with it success_at, when it ended,
-    success_duration_s, last_success_at, the latest end of any success, and last_failure_hour_at, the latest hour in
-    which any run failed or timed out, null: in none); it gives one row for each: rule_id, client_id, pipeline_id,
+    that was before is worked out; last_outcome: how the last run ended that succeeded, failed or timed out by as_of, as
+    far as the pipeline's state tells, null if that has to be looked for; with it last_outcome_run_id,
+    last_finished_at, last_duration_s, last_success_at and last_failure_hour_at of that state, of which the last two
+    may tell of what came later); it gives one row for each: rule_id, client_id, pipeline_id,
     as_of, value double precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[] (the newest ones, first),
     evidence jsonb (a few numbers or times for people; null: none). It asks no clock and reads runs through
     `known_runs` only.

@@ -27,14 +27,15 @@ _COUNTS = """
 
 _IS_FAILED = "asked.params -> 'statuses' ? run.status"
 
-_IS_TOLD = "asked.success_run_id is not null and not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
+_IS_TOLD = "asked.last_outcome = 'succeeded' and not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
 
 # The state tells nearly always that nothing is wrong. Else the newest end that counts does; only where it is a failure
 # is more read.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, 0::double precision as value,
-    asked.success_at as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids, null::jsonb as evidence
+    asked.last_finished_at as sample_at, null::timestamptz as next_at, '{{}}'::uuid[] as run_ids,
+    null::jsonb as evidence
 from asked
 where {_IS_TOLD}
 union all

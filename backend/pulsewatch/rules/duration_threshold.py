@@ -19,7 +19,7 @@ KIND = Kind(
     title="Duration of the last run",
     unit="s",
     params=DurationThreshold,
-    observe=last_run.observe("run.duration_s", of_success="asked.success_duration_s"),
+    observe=last_run.observe("run.duration_s", of_success="asked.last_duration_s"),
     instants=last_run.INSTANTS,
     describe=_describe,
     direction=last_run.direction,

@@ -23,8 +23,8 @@ _WINDOW = "make_interval(secs => (asked.params ->> 'window_s')::double precision
 
 # Nearly always the state tells that nothing failed: no run did in any hour that touches the window.
 _IS_TOLD = f"""
-    asked.success_run_id is not null
-    and asked.last_success_at <= asked.as_of
+    asked.last_outcome is not null
+    and coalesce(asked.last_success_at <= asked.as_of, true)
     and (
         asked.last_failure_hour_at is null
         or asked.last_failure_hour_at <= asked.as_of - {_WINDOW} - interval '1 hour'

@@ -9,14 +9,14 @@ class Freshness(Params):
     """Nothing to be told."""
 
 
-_IS_TOLD = "asked.success_run_id is not null and asked.success_at = asked.last_success_at"
+_IS_TOLD = "asked.last_outcome = 'succeeded' and asked.last_finished_at = asked.last_success_at"
 
 # A run that began before the newest success may have succeeded after it. Where the pipeline's state says that there
 # was no later success, none needs to be looked for; hours know where to look. A success before the last runs that are
 # looked at is told by its hour alone; where that may tell of what came later, by the runs of the hour.
 OBSERVE = f"""
 with reference as (
-    select asked.*, asked.success_at as at, asked.success_run_id as run_id
+    select asked.*, asked.last_finished_at as at, asked.last_outcome_run_id as run_id
     from asked
     where {_IS_TOLD}
     union all

@@ -148,10 +148,11 @@ def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
     )
 
 
-# Of asked.success_run_id and what goes with it, where the pipeline's state is not asked.
+# Of asked.last_outcome and what goes with it, where the pipeline's state is not asked.
 UNTOLD = """
-    null::uuid as success_run_id, null::timestamptz as success_at, null::double precision as success_duration_s,
-    null::timestamptz as last_success_at, null::timestamptz as last_failure_hour_at
+    null::text as last_outcome, null::uuid as last_outcome_run_id, null::timestamptz as last_finished_at,
+    null::double precision as last_duration_s, null::timestamptz as last_success_at,
+    null::timestamptz as last_failure_hour_at
 """
 
 

@@ -21,14 +21,16 @@ class LastRun(Params):
 def observe(number: str, of_success: str = "null::double precision") -> str:
     """The statement of a kind whose value is this expression over `run`, of the newest run that has it.
 
-    `of_success` is the same over asked.success_run_id and what goes with it.
+    `of_success` is the same over what goes with asked.last_outcome, where that is a success.
     """
     where = f"run.finished_at is not null and asked.params -> 'statuses' ? run.status and {number} is not null"
-    is_told = f"""asked.params -> 'statuses' = '["succeeded"]' and {of_success} is not null"""
+    is_told = f"""
+    asked.last_outcome = 'succeeded' and asked.params -> 'statuses' = '["succeeded"]' and {of_success} is not null
+"""
     return f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, {of_success} as value,
-    asked.success_at as sample_at, null::timestamptz as next_at, array[asked.success_run_id] as run_ids,
+    asked.last_finished_at as sample_at, null::timestamptz as next_at, array[asked.last_outcome_run_id] as run_ids,
     null::jsonb as evidence
 from asked
 where {is_told}
