@@ -5,6 +5,7 @@ evaluated, and somebody was told.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -40,7 +41,7 @@ def shown_database(server: str, name: str) -> Iterator[str]:
     history = History.of(SEED, ANCHOR, DAYS)
     try:
         loader = Loader(engine, history, max_pipelines=settings.max_pipelines)
-        assert loader.run(lambda: None, lambda: False)
+        assert loader.run(breathe, lambda: False)
         settle(engine, settings)
         secret = new_signing_secret()
         with Receiver(secret, 0, lambda _line: None) as receiver:
@@ -52,6 +53,11 @@ def shown_database(server: str, name: str) -> Iterator[str]:
     finally:
         engine.dispose()
         drop_database(server, name)
+
+
+def breathe() -> None:
+    """For a load to call while its writers work: without a rest it would take the processor from them."""
+    time.sleep(0.02)
 
 
 def live(engine: Engine, settings: Settings, history: History) -> None:

@@ -42,6 +42,7 @@ from pulsewatch.supervisor import UpError
 from tests.conftest import VERSION
 from tests.running import Command, request
 from tests.serving import make_key, scalar, serve, wait_until
+from tests.shown import breathe
 
 # A Saturday; two days of history are enough to see a story, and quick to make.
 ANCHOR = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
@@ -226,7 +227,7 @@ def small_history(anchor: datetime, *slugs: str) -> History:
 
 def load(engine: Engine, history: History) -> Loader:
     loader = Loader(engine, history, max_pipelines=1000)
-    assert loader.run(lambda: None, lambda: False)
+    assert loader.run(breathe, lambda: False)
     return loader
 
 
