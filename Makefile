@@ -10,6 +10,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
+# Hundreds of them start a process of ours, which else would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests wait for servers and processes: one more of them than two cores have.
 PYTEST := $(BIN)/python -m pytest -n 3
 
