@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -28,6 +29,11 @@ TEMPLATE = "pulsewatch_template"
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of random name is made in it
 MEMORY_BYTES = 4 * 2**30
 DATABASE_FIXTURES = frozenset({"server", "dsn", "engine", "connection", "database"})
+
+
+# How long one example takes says little about the code where several workers share the processor.
+hypothesis.settings.register_profile("pulsewatch", deadline=None)
+hypothesis.settings.load_profile("pulsewatch")
 
 
 def pytest_configure(config: pytest.Config) -> None:
