@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 
 from pulsewatch import catalog
 from pulsewatch.problems import FieldError, Problem
+from tests.examples import examples
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATER = NOW + timedelta(microseconds=1)
@@ -87,7 +88,7 @@ VALUES = {
 STATEMENTS = st.lists(st.tuples(st.fixed_dictionaries({}, optional=VALUES), st.integers(0, 2)), min_size=1, max_size=6)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(STATEMENTS, st.randoms(use_true_random=False))
 def test_any_order_and_repetition_of_any_statements_gives_the_same_row(
     connection: Connection, statements: list[tuple[dict[str, Any], int]], chance: random.Random

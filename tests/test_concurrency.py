@@ -23,6 +23,7 @@ from pulsewatch import ingest, resolve
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
+from tests.examples import examples
 from tests.serving import is_ingest_waiting, make_key, scalar, serve, wait_until
 from tests.test_ingest import arrivals
 
@@ -98,7 +99,7 @@ def stored_rows(engine: Engine, suffix: str) -> tuple[list[Any], list[Any]]:
 numbers = count()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrival=arrivals(), dealt=st.integers(0, 2**20), is_held=st.booleans(), is_known=st.booleans())
 def test_two_writers_at_once_leave_the_rows_of_one(
     writers: Engine,

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from pulsewatch import ingest, resolve
 from pulsewatch.events import Parent, RunEvent, Status, canonical_json, dedupe_key, pipeline_slug, run_id
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
+from tests.examples import examples
 from tests.reference import expected_run
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -123,7 +124,7 @@ def arrivals(draw: st.DrawFn) -> tuple[list[RunEvent], list[list[RunEvent]]]:
     return events, [batch for batch in batches if batch]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_any_order_repetition_and_split_gives_the_run_that_the_set_of_events_makes(
     connection: Connection, arrival: tuple[list[RunEvent], list[list[RunEvent]]]
@@ -289,7 +290,7 @@ statements = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(statements, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 4))
 def test_statements_in_any_order_and_split_leave_the_latest_of_each_field(
     connection: Connection, said: list[CatalogStatement], random: Random, size: int

@@ -12,6 +12,7 @@ from pulsewatch.db import fetch
 from pulsewatch.event_batch import EventBatch
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.submissions import CatalogStatement, Item, Receipt, Submission
+from tests.examples import examples
 from tests.test_ingest import DAY, NOW, arrivals, event, savepoint, stored_rows
 
 STATS = "select source, accepted, duplicates, rejected, lag_s_sum, lag_s_max from pulsewatch.ingest_stat"
@@ -47,7 +48,7 @@ def met(connection: Connection) -> Connection:
     return connection
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_both_ways_leave_the_same_rows_and_say_the_same(
     connection: Connection, drawn: tuple[list[RunEvent], list[list[RunEvent]]]

@@ -14,6 +14,7 @@ from pulsewatch import rollups
 from pulsewatch.events import RunEvent, Status, dedupe_key
 from pulsewatch.settings import Settings
 from pulsewatch.submissions import CatalogStatement
+from tests.examples import examples
 from tests.rollup_reference import expected, stored
 from tests.rollup_steps import assert_equal, written
 from tests.test_ingest import DAY, NOW, put
@@ -122,7 +123,9 @@ def without_conflicts(taken: list[Step]) -> list[Step]:
     return kept
 
 
-@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(steps, min_size=1, max_size=12), st.integers(1, 30), st.randoms(use_true_random=False))
 def test_once_caught_up_every_row_is_what_the_runs_and_slots_say(
     connection: Connection, taken: list[Step], limit: int, random: Any
@@ -137,7 +140,9 @@ def test_once_caught_up_every_row_is_what_the_runs_and_slots_say(
         undone.rollback()
 
 
-@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(steps, min_size=1, max_size=8))
 def test_what_is_worked_out_again_is_not_written_again(connection: Connection, taken: list[Step]) -> None:
     with connection.begin_nested() as undone:

@@ -17,6 +17,7 @@ from pulsewatch.db import make_engine
 from pulsewatch.events import Status
 from pulsewatch.settings import Settings
 from pulsewatch.submissions import CatalogStatement, Submission
+from tests.examples import examples
 from tests.rollup_reference import stored
 from tests.rollup_steps import DAY, NOW, SETTINGS, assert_right, catch_up, ended, execute, put, rows, written
 
@@ -273,7 +274,9 @@ def test_absurd_metrics_do_not_stop_anything(engine: Engine) -> None:
     assert rows(engine, "select rows_sum, bytes_sum from pulsewatch.fleet_day") == [(1e290, 4e16)]
 
 
-@hypothesis_settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.floats(0.001, 366 * 86_400.0), min_size=1, max_size=300), st.sampled_from([0.5, 0.95, 0.99]))
 def test_a_percentile_is_within_four_and_a_half_percent_of_the_nearest_rank(
     connection: Connection, durations: list[float], share: float

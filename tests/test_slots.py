@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from pulsewatch import rollups, slots, worker
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
+from tests.examples import examples
 from tests.slotting import BEGIN, HOURLY, SETTINGS, Shown, World, at, run, said
 from tests.test_ingest import put
 
@@ -241,7 +242,9 @@ def stories(draw: st.DrawFn) -> tuple[list[RunEvent], dict[str, tuple[float, flo
 
 
 @hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(story=stories(), data=st.data())
 def test_any_order_of_arrival_with_ticks_in_between_gives_the_same_slots(

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from tests.analytics.conftest import Acme
 from tests.analytics.rows import at, client, insert, pipeline, read, record, run, uuid
+from tests.examples import examples
 
 MINUTE = timedelta(minutes=1)
 
@@ -295,7 +296,9 @@ SPANS = st.lists(st.tuples(st.integers(-20, 40), st.one_of(st.none(), st.integer
     window=st.tuples(st.integers(-8, 20), st.integers(1, 30)),
 )
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_a_series_says_at_any_time_what_had_become_known_by_then(
     acme: Acme,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from pulsewatch.events import Status
 from tests.analytics.conftest import Acme
 from tests.analytics.rows import at, event, pipeline, read, record, run, uuid
+from tests.examples import examples
 from tests.test_ingest import DAY, put
 from tests.test_ingest import event as told
 
@@ -168,7 +169,9 @@ SAID = st.lists(
 
 @given(said=SAID)
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(50),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_an_attempt_has_the_state_that_its_run_would_have_without_later_ones(
     connection: Connection, said: list[dict[str, Any]]

@@ -11,6 +11,7 @@ from pulsewatch.events import RunEvent, Status, dedupe_key
 from pulsewatch.rules import KINDS
 from pulsewatch.rules.base import Levels
 from pulsewatch.rules.known_runs import COMING, known_runs
+from tests.examples import examples
 from tests.reference import expected_run
 from tests.rules.observing import World, at, id_of, said, went
 
@@ -85,7 +86,7 @@ def arrivals(draw: st.DrawFn) -> list[list[RunEvent]]:
     return [batch for batch in batches if batch]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_what_is_known_at_a_time_is_what_the_events_received_before_it_make(
     connection: Connection, batches: list[list[RunEvent]]
@@ -201,7 +202,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENDS, min_size=1, max_size=8, unique_by=lambda event: (event.occurred_at, dedupe_key(event))))
 def test_what_the_pipelines_state_tells_is_what_its_runs_tell(connection: Connection, told: list[RunEvent]) -> None:
     """Where nothing was received since, rules take the short way."""
