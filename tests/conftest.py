@@ -18,6 +18,8 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres
@@ -28,6 +30,20 @@ VERSION = os.environ.get("PULSEWATCH_TEST_POSTGRES", "18")
 TEMPLATE = "pulsewatch_template"
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of random name is made in it
 MEMORY_BYTES = 4 * 2**30
+# Files whose tests share something that takes long to make.
+DEAR = frozenset(
+    f"tests/{name}.py"
+    for name in (
+        "analytics/test_plans",
+        "intake/test_edge",
+        "intake/test_openlineage_clients",
+        "metabase/test_command",
+        "test_dashboard_queries",
+        "test_faults",
+        "test_package",
+        "test_readers",
+    )
+)
 DATABASE_FIXTURES = frozenset({"server", "dsn", "engine", "connection", "database"})
 
 
@@ -41,10 +57,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes many seconds; `make test` runs it all the same")
 
 
+class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
+    """Tests are dealt out one by one, those of a file that has a dear set-up to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in DEAR else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together | None:
+    """In place of xdist's own way, unless another one is asked for."""
+    return Together(config, log) if config.getvalue("dist") == "load" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("database")
+    # The long ones first: no worker is left with one of them when the others have nothing more to do.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
