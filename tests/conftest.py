@@ -90,9 +90,9 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     get_settings.cache_clear()
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """What a test's program does to the process's logs is undone: the next test may look at its own."""
+@contextlib.contextmanager
+def logging_as_before() -> Iterator[None]:
+    """What a program in the block does to the process's logs is undone after it."""
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
     before = [(logger, logger.level, logger.disabled, logger.propagate) for logger in loggers]
     handlers = logging.root.handlers[:]
@@ -103,6 +103,20 @@ def _logging_as_before() -> Iterator[None]:
     for logger, level, disabled, propagate in [*before, *((logger, logging.NOTSET, False, True) for logger in new)]:
         logger.setLevel(level)
         logger.disabled, logger.propagate = disabled, propagate
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before_the_test() -> Iterator[None]:
+    """The next test may look at its own logs."""
+    with logging_as_before():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _logging_as_before_the_module() -> Iterator[None]:
+    """So may the next module's, whatever was set up for all of this one."""
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture(scope="session")
