@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, and_, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pulsewatch import alert_acts, alert_targets, models, rulebook
@@ -112,17 +112,19 @@ def _silence(connection: Connection, as_of: datetime) -> None:
 
 
 def _take_on(connection: Connection, as_of: datetime) -> None:
-    """Somebody takes on one of the alerts that go on, and puts another one off."""
+    """Somebody takes on one of the alerts that go on, and puts another one off. Only once."""
     alert, rule, client, event = models.alert, models.alert_rule, models.client, models.alert_event
+    if connection.execute(select(event.c.seq).where(event.c.kind == "snoozed").limit(1)).first() is not None:
+        return
     key, slug = TAKEN_ON
     # Soon after it got as bad as it is.
     last = select(func.max(event.c.as_of)).where(event.c.client_id == alert.c.client_id, event.c.alert_id == alert.c.id)
     query = (
         select(alert.c.client_id, alert.c.id, last.scalar_subquery().label("last_at"))
         .select_from(alert.join(rule, rule.c.id == alert.c.rule_id).join(client, client.c.id == alert.c.client_id))
-        .where(rule.c.key == key, client.c.slug == slug, alert.c.resolved_at.is_(None))
-        .where(alert.c.acknowledged_at.is_(None), alert.c.snoozed_until.is_(None))
-        .order_by(alert.c.fired_at, alert.c.id)
+        .where(alert.c.resolved_at.is_(None), alert.c.acknowledged_at.is_(None))
+        # On some days of the week only one of these goes on; another will do.
+        .order_by(and_(rule.c.key == key, client.c.slug == slug).desc(), alert.c.fired_at, alert.c.id)
     )
     acts = [
         Act(row.client_id, row.id, min(row.last_at + TAKEN_ON_AFTER, as_of), PEOPLE[0])

@@ -211,5 +211,5 @@ SILENCES = (
     ),
     DemoSilence(-48.0, 120.0, "Staging is being rebuilt", {"environments": ["staging"]}),
 )
-# Alerts that go on when the demo starts, and what is done with the first of them.
+# Alerts that go on when the demo starts: with the first of them something is done.
 TAKEN_ON = ("ingest-failing", "acme-retail")
