@@ -420,3 +420,24 @@ def test_a_rule_that_takes_too_long_leaves_the_others_of_its_kind_alone(
         connection.execute(text(ENDLESS))
         alerting.evaluate(connection, at(2), at(2))
     assert stage.events() == [(2, "endless", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]
+
+
+def test_a_failure_that_an_older_worker_worked_out_counts_for_the_rate(stage: Stage) -> None:
+    stage.receive(0, *(ended(f"r{number}", number / 10) for number in range(8)))
+    stage.rule(1, kind="failure_rate", levels={"warning": 0.5}, params={"window_s": 3600})
+    stage.work(2)
+    with stage.engine.begin() as connection:
+        connection.execute(text("update pulsewatch.pipeline_state set last_failure_hour_at = null"))
+    stage.tick(2)
+    assert plain(stage.events()) == [(2, "fired", 1)]
+
+
+def test_what_is_yet_to_come_is_waited_for_by_each_rule_with_its_own_delay(stage: Stage) -> None:
+    """A failure five minutes ahead of the clock: each rule finds it at its time and its delay, at no other tick."""
+    for key, delay_s in (("at-once", 0), ("later", 120), ("late", 600)):
+        stage.rule(0, key, kind="consecutive_failures", levels={"warning": 1}, evaluation_delay_s=delay_s)
+    stage.receive(1, ended("ok", 0, Status.SUCCEEDED), ended("bad", 6))
+    stage.work(2)
+    looked = [minutes for minutes in range(2, 30) if (found := stage.tick(minutes)) and found.events]
+    assert plain(stage.events()) == [(minutes, "fired", 1) for minutes in (6, 8, 16)]
+    assert looked == [6, 8, 16]

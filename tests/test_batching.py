@@ -112,6 +112,21 @@ def test_a_server_that_ended_the_connection_of_the_loop_gets_a_new_one(database:
     assert asyncio.run(run()) == [Receipt(accepted=1)] * 4
 
 
+def test_where_the_loop_cannot_connect_the_threads_that_are_connected_store(database: str) -> None:
+    async def run() -> list[Any]:
+        async with batching(database) as batcher:
+            first = await told(asyncio.ensure_future(batcher.submit(submission("a"))))
+            with psycopg.connect(database, dbname="postgres", autocommit=True) as admin:
+                admin.execute(f"alter database {make_url(database).database} allow_connections false".encode())
+                second = await told(asyncio.ensure_future(batcher.submit(submission("b"))))
+                admin.execute(f"alter database {make_url(database).database} allow_connections true".encode())
+            return [first, second, await told(asyncio.ensure_future(batcher.submit(submission("c"))))]
+
+    assert asyncio.run(run()) == [Receipt(accepted=1)] * 3
+    by_writer = "select count(distinct writer) from pulsewatch.ingest_stat"
+    assert scalar(database, by_writer) == 2
+
+
 def test_the_neighbours_of_an_item_that_postgresql_refuses_are_stored(database: str) -> None:
     # The wires stop NUL; here it stands for whatever they may miss.
     async def run() -> list[Any]:

@@ -1,13 +1,16 @@
 """Statements by psycopg alone fail as SQLAlchemy's own do."""
 
+import asyncio
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, Engine
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pulsewatch.db import fetch, make_engine
+from pulsewatch.db import LoopConnection, fetch, make_engine
 
 POOL_SIZE = 3
 KILL_ALL = """
@@ -80,3 +83,27 @@ def test_what_is_prepared_is_kept_from_commit_to_commit_and_forgotten_by_a_use_w
     with engine.begin() as connection:
         assert times(connection) == 0
     engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["a space", "ümlaut%2F?&"])
+def test_a_loop_reaches_the_server_that_an_engine_reaches(database: str, name: str) -> None:
+    url = make_url(database)
+    with psycopg.connect(database, dbname="postgres", autocommit=True) as admin:
+        admin.execute(f'drop database if exists "{name}"'.encode())
+        admin.execute(f'create database "{name}" template "{url.database}"'.encode())
+    dsn = database.removesuffix(str(url.database)) + quote(name, safe="")
+    query = "select current_database(), current_setting('application_name'), current_setting('statement_timeout')"
+
+    async def ask() -> list[tuple[object, ...]]:
+        connection = LoopConnection(dsn, application_name="looping", statement_timeout_s=7)
+        try:
+            return await connection.fetch(f"{query}, %s::int", (1,))
+        finally:
+            await connection.close()
+
+    engine = make_engine(dsn, pool_size=1, application_name="looping", statement_timeout_s=7)
+    with engine.connect() as connection:
+        assert fetch(connection, f"{query}, %s::int", (1,)) == asyncio.run(ask()) == [(name, "looping", "7s", 1)]
+    engine.dispose()
+    with psycopg.connect(database, dbname="postgres", autocommit=True) as admin:
+        admin.execute(f'drop database "{name}" with (force)'.encode())

@@ -108,10 +108,12 @@ def test_a_known_event_makes_the_connection_look_before_it_inserts_for_a_minute(
     both = Receipt(accepted=1, duplicates=1)
     assert at_once(met, submission(event(), event(run="second"))) == [both]
     assert met.execute(text(LOOKING_S)).scalar_one() == 60
-    assert at_once(met, submission(event(run="second"), event(run="third"))) == [both]
-    met.execute(text("select set_config('pulsewatch.looking_until', (date_part('epoch', now()) - 1)::text, false)"))
-    assert at_once(met, submission(event(run="third"), event(run="fourth"))) == [both]
-    assert met.execute(text(LOOKING_S)).scalar_one() == 60
+    # While it looks, the end of that stays; later it is set anew.
+    for left_s, run, other, set_s in ((30, "second", "third", 30), (-1, "third", "fourth", 60)):
+        until = f"(date_part('epoch', now()) + {left_s})::text"
+        met.execute(text(f"select set_config('pulsewatch.looking_until', {until}, false)"))
+        assert at_once(met, submission(event(run=run), event(run=other))) == [both]
+        assert met.execute(text(LOOKING_S)).scalar_one() == set_s
     assert (count(met, "run_event"), count(met, "run"), count(met, "dirty")) == (5, 5, 5)
 
 

@@ -177,7 +177,9 @@ class Batcher:
         except Exception as error:
             if isinstance(error, DBAPIError) and not ingest.is_worth_retrying(error):
                 raise
-            return None  # a thread tries again, and finds out whose request is at fault where the error is ours
+            # A thread tries again: over its own connection where there is none here, and request by request where the
+            # error is ours.
+            return None
         finally:
             self._is_connection_free = True
         if receipts is None:

@@ -52,11 +52,6 @@ def sqlalchemy_url(dsn: str) -> URL:
     return make_url(dsn).set(drivername="postgresql+psycopg")
 
 
-def libpq_url(dsn: str) -> str:
-    """The same address as psycopg and psql take it."""
-    return make_url(dsn).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
 def fetch(
     connection: Connection, statement: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
 ) -> list[tuple[Any, ...]]:
@@ -131,23 +126,24 @@ class LoopConnection:
     """
 
     def __init__(self, dsn: str, *, application_name: str, statement_timeout_s: float | None = None) -> None:
-        self._dsn = libpq_url(dsn)
-        self._session = _session(application_name, statement_timeout_s)
+        url = sqlalchemy_url(dsn)
+        # The same that an engine gives to psycopg: whatever is in the address reaches the same server.
+        _, address = url.get_dialect()().create_connect_args(url)
+        self._arguments: dict[str, Any] = {**address, **_session(application_name, statement_timeout_s)}
         self._driver: psycopg.AsyncConnection | None = None
 
     async def fetch(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a statement. Raises DBAPIError; where its connection_invalidated is set, the connection broke
-        after the statement was sent, and nobody knows whether it was committed.
+        """The rows of a statement.
+
+        Raises psycopg.OperationalError where it cannot connect, then nothing was sent; else DBAPIError. Where that
+        has connection_invalidated set, the connection broke and nobody knows whether the statement was committed.
         """
-        is_sent = False
+        driver = await self._connected()
         try:
-            driver = await self._connected()
-            is_sent = True
             return await (await driver.execute(statement.encode(), parameters)).fetchall()
         except psycopg.Error as error:
-            is_broken = is_sent and driver.closed
             raise DBAPIError.instance(
-                statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_broken
+                statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
             ) from error
 
     async def close(self) -> None:
@@ -159,5 +155,5 @@ class LoopConnection:
             if not self._driver.closed and not is_dead(self._driver.pgconn):
                 return self._driver
             await self._driver.close()
-        self._driver = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True, **self._session)
+        self._driver = await psycopg.AsyncConnection.connect(autocommit=True, **self._arguments)
         return self._driver

@@ -6,7 +6,7 @@
 
 create or replace function analytics.pipeline_states(
     from_at timestamptz, to_at timestamptz, of_client text default null,
-    variadic of_pipelines text[] default '{}'
+    variadic of_pipelines text[] default null
 )
 returns table (
     at timestamptz,
@@ -24,7 +24,7 @@ declare
     the_client bigint;
     the_pipelines bigint [];
 begin
-    if of_pipelines <> '{}' and of_client is null then
+    if of_pipelines is not null and of_client is null then
         raise exception 'a pipeline is named together with its client' using errcode = '22023';
     end if;
     if (from_at < to_at) is not true then
@@ -36,7 +36,7 @@ begin
             return;
         end if;
     end if;
-    if of_pipelines <> '{}' then
+    if of_pipelines is not null then
         select array_agg(pipeline.id) into the_pipelines from pulsewatch.pipeline
         where pipeline.client_id = the_client and pipeline.slug = any(of_pipelines);
         if the_pipelines is null then
@@ -46,6 +46,7 @@ begin
     -- Planned anew for these values: a plan for any client and any window would read all slots.
     return query execute
         $query$
+        -- From here on by pipeline_id alone, which is unique over all clients: sorting by two numbers takes longer.
         with chosen as (
             select
                 pipeline.client_id, pipeline.id as pipeline_id, client.slug as client, pipeline.slug as pipeline,
@@ -242,7 +243,7 @@ $$;
 
 comment on function analytics.pipeline_states(timestamptz, timestamptz, text, text[]) is
 'One row per pipeline and change of its health from from_at up to to_at, in order of time, and one at from_at itself:
-the health it had by then. Of pipelines of a client, named one by one or as a variadic array, of all of a client (none
-named) or of all there are (no client); archived pipelines only where named; no row if there is no such client or
-pipeline. Columns: at; client and pipeline, their slugs; state (ok, unknown, late, missed or failing); state_code, as
+the health it had by then. Of pipelines of a client, named one by one or as a variadic array, of all of a client (null)
+or of all there are (no client); archived pipelines only where named; no row if there is no such client or pipeline, or
+the array is empty. Columns: at; client and pipeline, their slugs; state (ok, unknown, late, missed or failing); state_code, as
 health_code in analytics.pipelines_now; client_id; pipeline_id.';

@@ -18,7 +18,7 @@ begin
     return query
     select *
     from analytics.pipeline_states(
-        from_at, to_at, of_client, variadic case when of_pipeline is null then '{}' else array[of_pipeline] end
+        from_at, to_at, of_client, variadic case when of_pipeline is not null then array[of_pipeline] end
     );
 end
 $$;

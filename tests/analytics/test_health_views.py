@@ -354,7 +354,8 @@ def test_the_series_of_a_client_and_of_all_leave_out_archived_pipelines(acme: Ac
     for several in ("'retired', 'nightly', 'nothing'", "variadic array['nightly', 'nightly', 'retired']"):
         found = read(acme.connection, call.format(f"'acme', {several}"), **window)
         assert [row[:2] for row in found] == [("acme", "nightly"), ("acme", "retired")]
-    assert read(acme.connection, call.format("'acme', variadic array[]::text[]"), **window) == [nightly]
+    assert read(acme.connection, call.format("'acme', variadic null"), **window) == [nightly]
+    assert read(acme.connection, call.format("'acme', variadic array[]::text[]"), **window) == []
 
 
 def test_the_last_state_of_a_series_is_the_health_of_now(acme: Acme) -> None:

@@ -17,7 +17,8 @@ SCHEMA = "pulsewatch"
 INDEX = "pipeline_hour_failed_idx"
 
 # A worker of before that goes on for a while leaves the hour as it is. What fails then is told by the last outcome;
-# once that is a success again, the failure is missing from rates until the pipeline's next run.
+# once that is a success again, the failure is missing from rates until the pipeline's next run, or until
+# `pulsewatch rollup rebuild`.
 WORK_OUT = """
 update pulsewatch.pipeline_state as state
 set last_failure_hour_at = (

@@ -21,9 +21,10 @@ class FailureRate(Params):
 
 _WINDOW = "make_interval(secs => (asked.params ->> 'window_s')::double precision)"
 
-# Nearly always the state tells that nothing failed: no run did in any hour that touches the window.
+# Nearly always the state tells that nothing failed: no run did in any hour that touches the window, the last one
+# included. (The hour of the last failure is not known of failures that a worker of an older version worked out.)
 _IS_TOLD = f"""
-    asked.last_outcome is not null
+    (asked.last_outcome = 'succeeded' or asked.last_finished_at <= asked.as_of - {_WINDOW})
     and coalesce(asked.last_success_at <= asked.as_of, true)
     and (
         asked.last_failure_hour_at is null
