@@ -21,7 +21,6 @@ class EventBatch:
 
     def __init__(self) -> None:
         self.rows: dict[Identity, Row] = {}
-        self.place: dict[Identity, int] = {}  # where in the request, for each of the rows
         self.again: dict[Identity, list[tuple[int, bytes]]] = {}  # further copies: where, and what they say
         self._runs: dict[tuple[int, bytes], Row | RunDelta] = {}  # a row while it is the only one of its run
 
@@ -33,7 +32,7 @@ class EventBatch:
         if first is not row:
             self.again.setdefault(identity, []).append((position, row.content_digest))
             return DUPLICATE if first.content_digest == row.content_digest else CONFLICT
-        self.place[identity] = position
+        row.place = position
         run = (client_id, row.run_id)
         delta = self._runs.setdefault(run, row)
         if delta is not row:
@@ -56,7 +55,7 @@ class EventBatch:
 
         One by one, each copy would cost a transaction of its own.
         """
-        found = {self.place[identity] for identity in stored}
+        found = {self.rows[identity].place for identity in stored}
         for identity, digest in stored.items():
             found |= {position for position, said in self.again.get(identity, ()) if said != digest}
         return found
@@ -64,4 +63,4 @@ class EventBatch:
     def places_known(self, fresh: Iterable[tuple[int, str]]) -> Iterator[int]:
         """Where the events stand that the database had already; `fresh`: clients and dedupe keys that it had not."""
         new = {(client_id, bytes.fromhex(key)) for client_id, key in fresh}
-        return (position for identity, position in self.place.items() if identity not in new)
+        return (row.place for identity, row in self.rows.items() if identity not in new)

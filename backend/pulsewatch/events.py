@@ -149,8 +149,8 @@ def dedupe_key(event: RunEvent, at_us: int | None = None) -> bytes:
     at = epoch_us(event.occurred_at) if at_us is None else at_us
     if event.event_id is not None:
         return _digest("id", event.event_id, str(at))
-    attempt = str(event.attempt or 0)
-    return _digest("of", event.namespace, event.pipeline, event.run, attempt, event.status, str(at))
+    said = ("of", event.namespace, event.pipeline, event.run, str(event.attempt or 0), event.status, str(at))
+    return blake2b("\0".join(said).encode(), digest_size=16).digest()
 
 
 def state_key(event: RunEvent, at_us: int | None = None) -> int:

@@ -132,6 +132,7 @@ class Row(msgspec.Struct, gc=False):
     content_digest: bytes
     said: bytes  # status to parent
     run: bytes = _NO_RUN  # from state_key on
+    place: int = 0  # where in the request
 
 
 def row_of(event: RunEvent, client_id: int, pipeline_id: int) -> Row:

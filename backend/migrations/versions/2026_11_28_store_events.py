@@ -151,7 +151,7 @@ def _merge(on_conflict: str) -> str:
                 then json_agg(json_build_array(fresh.client_id, replace(fresh.dedupe_key::text, '-', '')))
         end,
         coalesce(sum(greatest(date_part('epoch', now() - fresh.occurred_at), 0)), 0),
-        coalesce(max(greatest(date_part('epoch', now() - fresh.occurred_at), 0)), 0)
+        coalesce(greatest(date_part('epoch', now() - min(fresh.occurred_at)), 0), 0)
     into fresh_count, fresh, lag_s_sum, lag_s_max
     from fresh;
 """
