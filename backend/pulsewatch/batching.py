@@ -32,9 +32,6 @@ BATCH_ITEMS = 1000
 ITEM_BYTES = 1024
 # Below this one writer is enough: two would share the same few requests between twice as many commits.
 BUSY_ITEMS = 256
-# Those whom a commit has answered send again within this time. A writer that goes on waits for them: otherwise senders
-# fall into two halves that take turns, and each commit is shared by half as many.
-REJOIN_S = 0.001
 # A transaction that met another in a deadlock, or a server that is shutting down or starting, is tried again.
 TRIES = 4
 FIRST_PAUSE_S = 0.05
@@ -110,11 +107,8 @@ class Batcher:
     async def _write(self) -> None:
         """One writer: commit what has queued, until nothing has."""
         loop = asyncio.get_running_loop()
-        has_committed = False
         try:
             while self._queues:
-                if has_committed and self._queued_items < BUSY_ITEMS:
-                    await asyncio.sleep(REJOIN_S)
                 batch = self._draw()
                 if not batch:
                     continue
@@ -128,7 +122,6 @@ class Batcher:
                 except Exception as error:  # whatever it is, every request must get an answer
                     receipts = [_as_problem(error)] * len(batch)
                 self._writing_items -= size
-                has_committed = True
                 for one, receipt in zip(batch, receipts, strict=True):
                     if one.receipt.done():
                         continue
