@@ -275,6 +275,7 @@ ARGUMENTS: dict[str, list[object]] = {
     "of_client": [None, MINE.slug, THEIRS.slug],
     "pipeline": [None, MINE.slug, THEIRS.slug],
     "of_pipeline": [None, MINE.slug, THEIRS.slug],
+    "of_pipelines": [None, [MINE.slug], [THEIRS.slug]],
     "most": [1, 20],
     "step": ["auto", "hour", "day"],
     "level": ["fleet", "client", "pipeline"],
@@ -283,7 +284,7 @@ ARGUMENTS: dict[str, list[object]] = {
 }
 # Functions that read; those that only calculate (immutable) are left out.
 FUNCTIONS = (
-    "select proname, proargnames[1:pronargs], pronargs from pg_proc"
+    "select proname, proargnames[1:pronargs], provariadic <> 0 from pg_proc"
     " join pulsewatch.analytics_object as ours on ours.name = proname and ours.kind = 'function'"
     " where pronamespace = 'analytics'::regnamespace and provolatile <> 'i' order by 1"
 )
@@ -291,10 +292,12 @@ FUNCTIONS = (
 
 def calls(dsn: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Every function that reads, with every combination of arguments."""
-    for name, arguments, _ in rows(dsn, FUNCTIONS):
+    for name, arguments, is_variadic in rows(dsn, FUNCTIONS):
+        given = [f"{argument} => %({argument})s" for argument in arguments]
+        if is_variadic:
+            given[-1] = f"variadic {given[-1]}"
         for chosen in product(*(ARGUMENTS[argument] for argument in arguments)):
-            given = ", ".join(f"{argument} => %({argument})s" for argument in arguments)
-            yield f"select * from analytics.{name}({given})", dict(zip(arguments, chosen, strict=True))
+            yield f"select * from analytics.{name}({', '.join(given)})", dict(zip(arguments, chosen, strict=True))
 
 
 def told(dsn: str, query: str, arguments: dict[str, object]) -> list[dict[str, object]]:
