@@ -2,15 +2,17 @@
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, Row, text
 
 from pulsewatch import alert_targets, alerting, backtest
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
+from pulsewatch.rules import KINDS
 from pulsewatch.settings import Settings
 from tests.alert_stage import BEGIN, Stage, at
 
@@ -122,6 +124,23 @@ def play(stage: Stage, seed: int, minutes: int) -> None:
             stage.tick(minute)
 
 
+@pytest.fixture
+def seen_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every tick look a second time, at all that is touched: what it passes by is nothing that it would write."""
+    look = alerting._look
+    thoroughly = {name: replace(kind, told=None) for name, kind in KINDS.items()}
+
+    def look_both_ways(connection: Connection, *arguments: Any) -> list[tuple[Row[Any], bool]]:
+        seen = look(connection, *arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(alerting, "KINDS", thoroughly)
+            assert look(connection, *arguments) == seen
+        return seen
+
+    monkeypatch.setattr(alerting, "_look", look_both_ways)
+
+
+@pytest.mark.usefixtures("seen_both_ways")
 @pytest.mark.parametrize(("seed", "many"), [(0, alerting.MANY), (1, 0)])
 def test_what_was_known_then_tells_what_live_evaluation_told(
     stage: Stage, seed: int, many: int, monkeypatch: pytest.MonkeyPatch

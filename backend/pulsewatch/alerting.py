@@ -99,8 +99,7 @@ touched as materialized (
     group by client_id, pipeline_id
 ),
 
--- Read twice, in the same order.
-target as materialized (
+target as (
     select client_id, pipeline_id from touched where pipeline_id > 0
     union all
     select distinct client_id, 0 from touched
@@ -109,8 +108,8 @@ target as materialized (
 )
 
 select
-    (select array_agg(target.client_id)::text from target) as client_ids,
-    (select array_agg(target.pipeline_id)::text from target) as pipeline_ids,
+    array_agg(target.client_id)::text as client_ids,
+    array_agg(target.pipeline_id)::text as pipeline_ids,
     (
         select array_agg(array[touched.client_id, touched.pipeline_id])
         from touched
@@ -122,6 +121,7 @@ select
         from pg_catalog.pg_class as state
         where state.oid = 'pulsewatch.pipeline_state'::regclass
     ) as pipeline_count
+from target
 """
 # So many touched pipelines, if they are a good part of all, are found sooner by looking through all.
 MANY = 1000

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 
 from pulsewatch.episodes import Policy
 from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
-from pulsewatch.rules.known_runs import COMING, UNTOLD, held_until
+from pulsewatch.rules.known_runs import COMING_NOW, COMING_SINCE, UNTOLD, held_until
 from pulsewatch.rules.rule import Rule
 
 # Planning takes as long as looking at a thousand targets: each connection does it once. Whatever the arrays hold, each
@@ -47,6 +47,17 @@ rule as materialized (
 # Has the planner look up row by row by key, whatever it makes of the arrays.
 BY_KEY = "offset 0"
 
+
+def _is_bad(value: str) -> str:
+    """Whether a value reaches a level of `rule`."""
+    return f"""(
+    case
+        when rule.is_above then {value} >= least(rule.warning, rule.critical)
+        else {value} <= greatest(rule.warning, rule.critical)
+    end
+)"""
+
+
 # Marks come and go, and the planner takes the room that they leave for marks: to make hash tables for a hundred
 # thousand takes ten milliseconds. What is always true it takes for true of one in two hundred.
 _SETTLED = """
@@ -64,10 +75,11 @@ unsettled as materialized (
 """
 
 
-def _due_sql(columns: str = "", carried: str = "", state: str = "", by_key: str = BY_KEY) -> str:
+def _due_sql(columns: str = "", carried: str = "", state: str = "", by_key: str = BY_KEY, unless: str = "") -> str:
     """The targets of rules that marks touch (those of a client as a whole too), and those that are due.
 
     Beside them what `state` tells of each pipeline, once for all its rules: `columns`, `carried` as touched.*.
+    `unless` leaves out targets that are touched and not due.
     """
     return f"""
 touched as materialized (
@@ -88,7 +100,9 @@ due as materialized (
         where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
         {by_key}
     ) as target
+    {unless and "join rule on rule.rule_id = target.rule_id"}
     where target.rule_id = any(%(rule_ids)s) and (target.deadline_at is null or target.deadline_at > %(as_of)s)
+    {unless}
     union all
     select target.client_id, target.pipeline_id, target.rule_id, target.target_since, true {columns}
     from pulsewatch.alert_target as target
@@ -98,29 +112,71 @@ due as materialized (
 """
 
 
-def _due_live_sql(*, is_many: bool) -> str:
+# Of pipeline_state, as Kind tells.
+_OF_STATE = (
+    "last_outcome",
+    "last_outcome_run_id",
+    "last_finished_at",
+    "last_duration_s",
+    "last_success_at",
+    "last_failure_hour_at",
+    "consecutive_failures",
+)
+
+
+def _of_state(table: str) -> str:
+    return ", ".join(f"{table}.{column}" for column in _OF_STATE)
+
+
+def _is_well(kinds: Sequence[Kind]) -> str:
+    """Whether the state tells of a target that nothing is to be written: no run is looked at, and no row made."""
+    cases = "\n".join(
+        f"""when '{kind.name}' then (
+            select {kind.told.where}
+                and coalesce(not {_is_bad(f"({kind.told.value})")}, not rule.is_lack_told)
+                and coalesce(
+                    {kind.told.next_at} + make_interval(secs => rule.delay_s)
+                    >= coalesce(target.deadline_at, 'infinity'),
+                    true
+                )
+            from (
+                select %(as_of)s::timestamptz as as_of, rule.params, rule.thresholds, {_of_state("touched")}
+            ) as asked
+        )"""
+        for kind in kinds
+        if kind.told is not None
+    )
+    is_well = f"(case rule.kind {cases} end)" if cases else "false"
+    return f"and (target.state <> 'ok' or not touched.is_told or rule.delay_s > 0 or {is_well} is not true)"
+
+
+def _due_live_sql(kinds: Sequence[Kind], *, is_many: bool) -> str:
     """The same as ticks see it. Whatever was received since is marked, here or there."""
     return _due_sql(
+        f""",
+    settled.is_settled, state.last_run_first_at,
+    settled.is_settled
+    and state.last_finished_at <= %(as_of)s
+    and state.last_run_first_at <= %(as_of)s
+    and %(as_of)s::timestamptz >= %(known_at)s::timestamptz
+    and (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from coming_now) as is_told,
+    {_of_state("state")}
         """,
-    (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled,
-    state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_run_first_at,
-    state.last_duration_s, state.last_success_at, state.last_failure_hour_at
-        """,
-        """,
-        touched.is_settled, touched.last_outcome, touched.last_outcome_run_id, touched.last_finished_at,
-        touched.last_run_first_at, touched.last_duration_s, touched.last_success_at, touched.last_failure_hour_at
-        """,
-        """
+        f", touched.is_settled, touched.last_run_first_at, touched.is_told, {_of_state('touched')}",
+        f"""
     left join lateral (
-        select
-            state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_run_first_at,
-            state.last_duration_s, state.last_success_at, state.last_failure_hour_at
+        select state.last_run_first_at, {_of_state("state")}
         from pulsewatch.pipeline_state as state
         where state.client_id = target.client_id and state.pipeline_id = target.pipeline_id
-        {by_key}
+        {{by_key}}
     ) as state on true
+    cross join lateral (
+        select
+            (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from unsettled) as is_settled
+    ) as settled
         """,
         "" if is_many else BY_KEY,
+        _is_well(kinds),
     )
 
 
@@ -129,14 +185,16 @@ _STANDING = """
     target.ok_samples, target.sample_at as counted_at, target.alert_id, target.seq, target.deadline_at
 """
 
-_ASKED_LIVE = """
+_LOOKING = """
 looking as materialized (
     select
         rule.rule_id, rule.kind, rule.params, rule.thresholds,
         %(as_of)s - make_interval(secs => rule.delay_s) as as_of, %(known_at)s::timestamptz as known_at
     from rule
-),
+)
+"""
 
+_ASKED_LIVE = """
 asked_of_all as not materialized (
     select
         due.rule_id, due.client_id, due.pipeline_id, looking.as_of, looking.known_at, looking.kind, looking.params,
@@ -146,28 +204,46 @@ asked_of_all as not materialized (
             when due.is_settled and due.last_finished_at <= looking.as_of and due.last_run_first_at <= looking.as_of
                 then due.last_outcome
         end as last_outcome,
-        due.last_outcome_run_id, due.last_finished_at, due.last_duration_s,
-        due.last_success_at, due.last_failure_hour_at
+        due.last_outcome_run_id, due.last_finished_at, due.last_duration_s, due.last_success_at,
+        due.last_failure_hour_at, due.consecutive_failures
     from due
     join looking on looking.rule_id = due.rule_id
 )
 """
 
 # What is to come of a client is the same for all its pipelines and rules, as far as these look at the present.
+_COMING_NOW = f"""
+coming_now as materialized (
+    with asked as (
+        select owner.client_id, 0 as pipeline_id, now.as_of, now.known_at
+        from (
+            select unnest(%(client_ids)s::bigint[]) as client_id
+            union
+            select target.client_id
+            from pulsewatch.alert_target as target
+            where target.deadline_at <= %(as_of)s and target.rule_id = any(%(rule_ids)s)
+        ) as owner
+        cross join (select distinct as_of, known_at from looking) as now
+        where now.as_of >= now.known_at
+    )
+
+    {COMING_NOW}
+)
+"""
+
 _COMING = f"""
 with asked as (
-    select due.client_id, 0 as pipeline_id, now.as_of, now.known_at
-    from (select distinct client_id from due) as due
-    cross join (select distinct as_of, known_at from looking) as now
-    where now.as_of >= now.known_at
-    union all
     select due.client_id, due.pipeline_id, looking.as_of, looking.known_at
     from due
     join looking on looking.rule_id = due.rule_id
     where looking.as_of < looking.known_at
 ),
 
-coming as materialized ({COMING})
+coming as materialized (
+    select client_id, pipeline_id, as_of, next_at from coming_now
+    union all
+    {COMING_SINCE}
+)
 
 select coming.client_id, coming.pipeline_id, coming.as_of, coming.next_at
 from coming
@@ -175,13 +251,6 @@ union all
 select coming.client_id, 0, coming.as_of, min(coming.next_at)
 from coming
 group by coming.client_id, coming.as_of
-"""
-
-_IS_BAD = """
-    case
-        when rule.is_above then {0}.value >= least(rule.warning, rule.critical)
-        else {0}.value <= greatest(rule.warning, rule.critical)
-    end
 """
 
 _TARGET = """
@@ -209,7 +278,7 @@ select seen.* from ({kind.observe}) as seen
     )
     return f"""
 {"-- of many targets" if is_many else ""}
-with {_RULES}, {_SETTLED}, {_due_live_sql(is_many=is_many)}, {_ASKED_LIVE},
+with {_RULES}, {_SETTLED}, {_LOOKING}, {_COMING_NOW}, {_due_live_sql(kinds, is_many=is_many)}, {_ASKED_LIVE},
 
 seen as ({seen}),
 
@@ -220,8 +289,8 @@ observed as materialized (
     select weighed.*
     from (
         select
-            seen.*, rule.delay_s, ({_IS_BAD.format("seen")}) as is_bad,
-            ({_IS_BAD.format("seen")})
+            seen.*, rule.delay_s, {_is_bad("seen.value")} as is_bad,
+            {_is_bad("seen.value")}
             or seen.value is null and rule.is_lack_told
             or (seen.client_id, seen.pipeline_id, seen.rule_id) in (
                 select due.client_id, due.pipeline_id, due.rule_id
@@ -329,7 +398,7 @@ join asked
     and asked.pipeline_id = observed.pipeline_id
     and asked.as_of = observed.as_of
 cross join rule
-left join lateral {held_until("observed", "asked.known_at", _IS_BAD.format("observed"))} as held on true
+left join lateral {held_until("observed", "asked.known_at", _is_bad("observed.value"))} as held on true
 order by observed.client_id, observed.pipeline_id, observed.as_of
 """
 

@@ -60,7 +60,7 @@ asked as (
         asked.target_since, asked.is_settled,
         array(select jsonb_array_elements_text(asked.thresholds)::double precision) as thresholds,
         state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_duration_s,
-        state.last_success_at, state.last_failure_hour_at
+        state.last_success_at, state.last_failure_hour_at, state.consecutive_failures
     from jsonb_to_recordset(:asked) as asked (
         rule_id bigint, client_id bigint, pipeline_id bigint, as_of timestamptz, known_at timestamptz, params jsonb,
         target_since timestamptz, thresholds jsonb, is_settled boolean
@@ -163,6 +163,20 @@ class World:
             )
             for row in rows
         ]  # fmt: skip
+
+    def told(self, minutes: float) -> tuple[float | None, datetime | None] | None:
+        """Value and next_at as the pipeline's state tells them at that minute, when all is known; None: it does not."""
+        if self.kind.told is None:
+            return None
+        asked = self._asked() | {"known_at": _iso(at(minutes)), "is_settled": True, "as_of": _iso(at(minutes))}
+        told = self.kind.told
+        row = self.connection.exec_driver_sql(
+            _named(
+                f"with {ASKED} select {told.value} as value, {told.next_at} as next_at from asked where {told.where}"
+            ),
+            {"asked": json.dumps([asked])},
+        ).one_or_none()
+        return None if row is None else (row.value, row.next_at)
 
     def judged(self, times: Sequence[datetime], known_at: datetime | None = None) -> list[Verdict]:
         direction = self.kind.direction(self._parsed())

@@ -214,4 +214,8 @@ def test_what_the_pipelines_state_tells_is_what_its_runs_tell(connection: Connec
             times = [at(minutes) for minutes in (0, 5, 6, 7, 60, 61, 65, 66, 100, 121, 250, 260, 301)]
             by_runs = world.see_all(times, at(400))
             assert world.see_all(times, at(400), is_settled=True) == by_runs
+            # What ticks go by, once all that is known has happened.
+            if quickly := world.told(400):
+                seen = world.see(400, 400)
+                assert quickly == (seen.value, seen.next_at)
         undone.rollback()

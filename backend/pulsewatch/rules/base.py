@@ -96,6 +96,19 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the pipeline's state tells by itself of nearly all targets, in SQL over `asked`, as `observe` would.
+
+    Where `where` is true, the value is `value`, and the time to look again `next_at`; it is asked only where nothing
+    was received since known_at, and nothing is known of a time to come. Ticks pass by what is well by it.
+    """
+
+    where: str
+    value: str
+    next_at: str = "null::timestamptz"
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of condition.
 
@@ -103,8 +116,8 @@ class Kind:
     target_since, thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
     that was before is worked out; last_outcome: how the last run ended that succeeded, failed or timed out by as_of, as
     far as the pipeline's state tells, null if that has to be looked for; with it last_outcome_run_id,
-    last_finished_at, last_duration_s, last_success_at and last_failure_hour_at of that state, of which the last two
-    may tell of what came later); it gives one row for each: rule_id, client_id, pipeline_id,
+    last_finished_at, last_duration_s, last_success_at, last_failure_hour_at and consecutive_failures of that state, of
+    which the last three may tell of what came later); it gives one row for each: rule_id, client_id, pipeline_id,
     as_of, value double precision, sample_at timestamptz, next_at timestamptz, run_ids uuid[] (the newest ones, first),
     evidence jsonb (a few numbers or times for people; null: none). It asks no clock and reads runs through
     `known_runs` only.
@@ -125,6 +138,7 @@ class Kind:
     instants: str
     # A sentence of value, threshold, parameters and evidence.
     describe: Callable[[float, float, Params, Evidence], str]
+    told: Told | None = None
     target: Target = "pipeline"
     is_timed: bool = False
     direction: Callable[[Params], Direction] = lambda _params: "above"

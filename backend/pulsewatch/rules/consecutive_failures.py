@@ -4,7 +4,7 @@ from typing import Literal, cast
 
 from pydantic import Field
 
-from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params, Told
 from pulsewatch.rules.known_runs import NEWEST, known_runs, newest_run
 from pulsewatch.rules.spans import runs_of_span
 
@@ -27,7 +27,15 @@ _COUNTS = """
 
 _IS_FAILED = "asked.params -> 'statuses' ? run.status"
 
-_IS_TOLD = "asked.last_outcome = 'succeeded' and not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
+_IS_PLAIN = "not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
+_IS_TOLD = f"asked.last_outcome = 'succeeded' and {_IS_PLAIN}"
+
+# The state counts too, where failures of both sorts count and nothing else does.
+_IS_COUNTED = (
+    f"{_IS_PLAIN} and asked.last_outcome is not null"
+    " and (asked.last_outcome = 'succeeded' or asked.params -> 'statuses' @> '[\"failed\", \"timed_out\"]')"
+)
+_TOLD = Told(_IS_COUNTED, "case when asked.last_outcome = 'succeeded' then 0 else asked.consecutive_failures end")
 
 # The state tells nearly always that nothing is wrong. Else the newest end that counts does; only where it is a failure
 # is more read.
@@ -129,6 +137,7 @@ KIND = Kind(
     unit="runs",
     params=ConsecutiveFailures,
     observe=OBSERVE,
+    told=_TOLD,
     instants=INSTANTS,
     describe=_describe,
     check_level=_whole,

@@ -14,12 +14,15 @@ def _describe(value: float, threshold: float, params: Params, _seen: Evidence) -
     return f"the last run took {spoken(value)} (limit {spoken(threshold)} {word})"
 
 
+_TOLD = last_run.told("asked.last_duration_s")
+
 KIND = Kind(
     name="duration_threshold",
     title="Duration of the last run",
     unit="s",
     params=DurationThreshold,
-    observe=last_run.observe("run.duration_s", of_success="asked.last_duration_s"),
+    observe=last_run.observe("run.duration_s", _TOLD),
+    told=_TOLD,
     instants=last_run.INSTANTS,
     describe=_describe,
     direction=last_run.direction,

@@ -4,7 +4,7 @@ from typing import cast
 
 from pydantic import Field
 
-from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params
+from pulsewatch.rules.base import MAX_RUNS_SHOWN, Evidence, Kind, Params, Told
 from pulsewatch.rules.known_runs import LAST_HOUR, known_runs
 from pulsewatch.rules.spans import runs_of_span, spoken
 
@@ -32,18 +32,22 @@ _IS_TOLD = f"""
     )
 """
 
+# Where nothing failed, nothing but the end of all that is known can change the verdict.
+_LAST_SUCCESS = f"case when asked.last_success_at > asked.as_of - {_WINDOW} then asked.last_success_at end"
+_TOLD = Told(
+    where=_IS_TOLD,
+    value=f"case when {_LAST_SUCCESS} is not null then 0 end::double precision",
+    next_at=f"{_LAST_SUCCESS} + {_WINDOW}",
+)
+
 # Else the runs are counted. A run that ends in the window may have begun long before: the hours of the window know how
 # long.
 OBSERVE = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of,
-    case when success.at is not null then 0 end::double precision as value, success.at as sample_at,
-    -- Where nothing failed, nothing but the end of all that is known can change the verdict.
-    success.at + {_WINDOW} as next_at, '{{}}'::uuid[] as run_ids, null::jsonb as evidence
+    {_TOLD.value} as value, {_LAST_SUCCESS} as sample_at, {_TOLD.next_at} as next_at, '{{}}'::uuid[] as run_ids,
+    null::jsonb as evidence
 from asked
-cross join lateral (
-    select case when asked.last_success_at > asked.as_of - {_WINDOW} then asked.last_success_at end as at
-) as success
 where {_IS_TOLD}
 union all
 select
@@ -122,6 +126,7 @@ KIND = Kind(
     unit="share",
     params=FailureRate,
     observe=OBSERVE,
+    told=_TOLD,
     instants=INSTANTS,
     describe=_describe,
     check_level=_share,

@@ -1,6 +1,6 @@
 """It is too long ago that a run succeeded."""
 
-from pulsewatch.rules.base import Evidence, Kind, Params
+from pulsewatch.rules.base import Evidence, Kind, Params, Told
 from pulsewatch.rules.known_runs import LAST_HOUR, known_runs, newest_run
 from pulsewatch.rules.spans import check_seconds, next_at, runs_of_span, seconds_since, spoken
 
@@ -134,6 +134,7 @@ KIND = Kind(
     unit="s",
     params=Freshness,
     observe=OBSERVE,
+    told=Told(_IS_TOLD, seconds_since("asked.last_finished_at"), next_at("asked.last_finished_at")),
     instants=INSTANTS,
     describe=_describe,
     is_timed=True,

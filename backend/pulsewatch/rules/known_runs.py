@@ -152,7 +152,7 @@ def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
 UNTOLD = """
     null::text as last_outcome, null::uuid as last_outcome_run_id, null::timestamptz as last_finished_at,
     null::double precision as last_duration_s, null::timestamptz as last_success_at,
-    null::timestamptz as last_failure_hour_at
+    null::timestamptz as last_failure_hour_at, null::smallint as consecutive_failures
 """
 
 
@@ -223,9 +223,10 @@ cross join lateral (
 
 # What is known already of a time to come, where the clocks of producers are ahead or a rule looks back: pipelines of
 # `asked` have to be looked at again then, whatever their rules. Kinds leave it out of their next_at.
-# The events ahead of the present are few, and found by client. What came after a time that a rule looks back to may be
-# any number: there the runs tell, of these pipelines alone, and hours tell which of them were going on.
-COMING = """
+# The events ahead of the present (COMING_NOW) are few, and found by client. What came after a time that a rule looks
+# back to (COMING_SINCE) may be any number: there the runs tell, of these pipelines alone, and hours tell which of them
+# were going on.
+COMING_NOW = """
 select event.client_id, event.pipeline_id, asked.as_of, min(event.occurred_at) as next_at
 from (
     select distinct client_id, as_of
@@ -239,7 +240,8 @@ cross join lateral (
     offset 0
 ) as event
 group by event.client_id, event.pipeline_id, asked.as_of
-union all
+"""
+COMING_SINCE = """
 select asked.client_id, asked.pipeline_id, asked.as_of, min(happened.at) as next_at
 from (
     select distinct client_id, pipeline_id, as_of
@@ -269,3 +271,4 @@ cross join lateral (
 where happened.at > asked.as_of
 group by asked.client_id, asked.pipeline_id, asked.as_of
 """
+COMING = f"{COMING_NOW} union all {COMING_SINCE}"

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pulsewatch.rules.base import Direction, Params
+from pulsewatch.rules.base import Direction, Params, Told
 from pulsewatch.rules.known_runs import newest_run
 from pulsewatch.rules.spans import runs_of_span
 
@@ -18,30 +18,40 @@ class LastRun(Params):
     statuses: tuple[Ended, ...] = Field(("succeeded",), min_length=1, description="Runs that ended so are looked at.")
 
 
-def observe(number: str, of_success: str = "null::double precision") -> str:
+def told(number: str) -> Told:
+    """What is told where the last outcome is a success, by this expression over what `asked` has of it."""
+    return Told(
+        f"asked.last_outcome = 'succeeded' and asked.params -> 'statuses' = '[\"succeeded\"]' and {number} is not null",
+        number,
+    )
+
+
+def observe(number: str, known: Told | None = None) -> str:
     """The statement of a kind whose value is this expression over `run`, of the newest run that has it.
 
-    `of_success` is the same over what goes with asked.last_outcome, where that is a success.
+    `known` is what is told of it without a look at runs.
     """
     where = f"run.finished_at is not null and asked.params -> 'statuses' ? run.status and {number} is not null"
-    is_told = f"""
-    asked.last_outcome = 'succeeded' and asked.params -> 'statuses' = '["succeeded"]' and {of_success} is not null
-"""
-    return f"""
-select
-    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, {of_success} as value,
-    asked.last_finished_at as sample_at, null::timestamptz as next_at, array[asked.last_outcome_run_id] as run_ids,
-    null::jsonb as evidence
-from asked
-where {is_told}
-union all
+    looked = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, newest.value, newest.finished_at as sample_at,
     null::timestamptz as next_at, case when newest.id is null then '{{}}' else array[newest.id] end as run_ids,
     null::jsonb as evidence
 from asked
 left join lateral ({newest_run(f"run.finished_at, {number} as value", where)}) as newest on true
-where ({is_told}) is not true
+"""
+    if known is None:
+        return looked
+    return f"""
+select
+    asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, {known.value} as value,
+    asked.last_finished_at as sample_at, {known.next_at} as next_at, array[asked.last_outcome_run_id] as run_ids,
+    null::jsonb as evidence
+from asked
+where {known.where}
+union all
+{looked}
+where ({known.where}) is not true
 """
 
 
