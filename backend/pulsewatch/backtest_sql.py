@@ -3,7 +3,7 @@
 from typing import Literal
 
 from pulsewatch.rules.base import Kind
-from pulsewatch.rules.known_runs import ARRIVALS, UNTOLD, held_until
+from pulsewatch.rules.known_runs import ARRIVALS, PARAMS, UNTOLD, held_until
 from pulsewatch.rules.spans import runs_of_span
 
 Mode = Literal["as_known", "as_final"]
@@ -57,7 +57,7 @@ def history_sql(kind: Kind, mode: Mode, *, is_thinned: bool) -> str:
     is_as_known = mode == "as_known"
     return f"""
 with rule as materialized (
-    select rule.*
+    select rule.*, {PARAMS}
     from json_to_recordset(%(rules)s::json) as rule (
         rule_id bigint, params jsonb, thresholds double precision[], warning double precision,
         critical double precision, is_above boolean, delay_s double precision
@@ -95,8 +95,8 @@ ticked as materialized (
 asked as materialized (
     select
         span.rule_id, span.client_id, span.pipeline_id, ticked.at - make_interval(secs => rule.delay_s) as as_of,
-        {"ticked.at" if is_as_known else "'infinity'::timestamptz"} as known_at, span.params, span.thresholds,
-        span.target_since, {"false" if is_as_known else "true"} as is_settled, {UNTOLD}
+        {"ticked.at" if is_as_known else "'infinity'::timestamptz"} as known_at, span.params, rule.width,
+        rule.statuses, span.thresholds, span.target_since, {"false" if is_as_known else "true"} as is_settled, {UNTOLD}
     from ticked
     join span on span.client_id = ticked.client_id and span.pipeline_id = ticked.pipeline_id
     cross join rule

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 
 from pulsewatch.episodes import Policy
 from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
-from pulsewatch.rules.known_runs import COMING_NOW, COMING_SINCE, UNTOLD, held_until
+from pulsewatch.rules.known_runs import COMING_NOW, COMING_SINCE, PARAMS, UNTOLD, held_until
 from pulsewatch.rules.rule import Rule
 
 # Planning takes as long as looking at a thousand targets: each connection does it once. Whatever the arrays hold, each
@@ -33,9 +33,9 @@ select
     set_config('enable_mergejoin', %(by_key)s, true)
 """
 
-_RULES = """
+_RULES = f"""
 rule as materialized (
-    select rule.*
+    select rule.*, {PARAMS}
     from json_to_recordset(%(rules)s::json) as rule (
         rule_id bigint, kind text, params jsonb, thresholds double precision[], warning double precision,
         critical double precision, is_above boolean, is_lack_told boolean, delay_s double precision,
@@ -58,11 +58,14 @@ def _is_bad(value: str) -> str:
 )"""
 
 
-# Marks come and go, and the planner takes the room that they leave for marks: to make hash tables for a hundred
-# thousand takes ten milliseconds. What is always true it takes for true of one in two hundred.
+# The marks that are left: a tick has taken those of before. Marks come and go, and the planner takes the room that they
+# leave for marks: to make hash tables for a hundred thousand takes ten milliseconds. What is always true it takes for
+# true of one in two hundred.
 _SETTLED = """
 marked as materialized (
-    select client_id, pipeline_id from pulsewatch.alert_mark where pipeline_id + 0 = pipeline_id
+    select client_id, pipeline_id
+    from pulsewatch.alert_mark
+    where marked_at >= %(known_at)s and pipeline_id + 0 = pipeline_id
     union all
     select client_id, pipeline_id from pulsewatch.dirty where pipeline_id + 0 = pipeline_id
 ),
@@ -140,7 +143,8 @@ def _is_well(kinds: Sequence[Kind]) -> str:
                     true
                 )
             from (
-                select %(as_of)s::timestamptz as as_of, rule.params, rule.thresholds, {_of_state("touched")}
+                select %(as_of)s::timestamptz as as_of, rule.params, rule.width, rule.statuses, rule.thresholds,
+                    {_of_state("touched")}
             ) as asked
         )"""
         for kind in kinds
@@ -188,7 +192,7 @@ _STANDING = """
 _LOOKING = """
 looking as materialized (
     select
-        rule.rule_id, rule.kind, rule.params, rule.thresholds,
+        rule.rule_id, rule.kind, rule.params, rule.width, rule.statuses, rule.thresholds,
         %(as_of)s - make_interval(secs => rule.delay_s) as as_of, %(known_at)s::timestamptz as known_at
     from rule
 )
@@ -198,7 +202,7 @@ _ASKED_LIVE = """
 asked_of_all as not materialized (
     select
         due.rule_id, due.client_id, due.pipeline_id, looking.as_of, looking.known_at, looking.kind, looking.params,
-        looking.thresholds, due.target_since, due.is_settled,
+        looking.width, looking.statuses, looking.thresholds, due.target_since, due.is_settled,
         -- The state may tell of what came later: then runs have to be looked at.
         case
             when due.is_settled and due.last_finished_at <= looking.as_of and due.last_run_first_at <= looking.as_of
@@ -378,7 +382,8 @@ with {_RULES},
 asked as materialized (
     select
         rule.rule_id, wanted.client_id, wanted.pipeline_id, wanted.as_of,
-        coalesce(wanted.known_at, 'infinity') as known_at, rule.params, rule.thresholds, wanted.target_since,
+        coalesce(wanted.known_at, 'infinity') as known_at, rule.params, rule.width, rule.statuses, rule.thresholds,
+        wanted.target_since,
         wanted.known_at is null as is_settled, {UNTOLD}
     from unnest(
         %(client_ids)s::bigint[], %(pipeline_ids)s::bigint[], %(as_ofs)s::timestamptz[], %(known_ats)s::timestamptz[],

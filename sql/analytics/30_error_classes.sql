@@ -32,23 +32,12 @@ begin
     return query execute
         $query$
         with begun as (
-            select
-                coalesce(span.error_class, 'unknown') as error_class,
-                span.client_id,
-                span.pipeline_id,
-                span.failure_count
-            from pulsewatch.client
-            -- Client by client: that is how the index finds them.
-            cross join lateral (
-                select span.client_id, span.pipeline_id, span.error_class, span.failure_count
-                from pulsewatch.failing_span as span
-                where span.client_id = client.id
-                    and span.began_at >= $1
-                    and span.began_at < $2
-                    and ($4 is null or span.pipeline_id = $4)
-                offset 0
-            ) as span
-            where $3 is null or client.id = $3
+            select coalesce(error_class, 'unknown') as error_class, client_id, pipeline_id, failure_count
+            from pulsewatch.failing_span
+            where began_at >= $1
+                and began_at < $2
+                and ($3 is null or client_id = $3)
+                and ($4 is null or pipeline_id = $4)
         ),
 
         of_pipeline as (

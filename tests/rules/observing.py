@@ -13,6 +13,7 @@ from pulsewatch import rollups, slots
 from pulsewatch.events import RunEvent, Status, run_id
 from pulsewatch.rules import KINDS
 from pulsewatch.rules.base import Kind, Levels, Observation, Verdict, judge
+from pulsewatch.rules.known_runs import PARAMS
 from pulsewatch.settings import Settings
 from pulsewatch.slot_plans import plan
 from pulsewatch.submissions import Item
@@ -53,11 +54,11 @@ def id_of(run: str, pipeline: str = "nightly", client: str = "acme") -> UUID:
     return UUID(str(run_id(client, "", pipeline, run)))
 
 
-ASKED = """
+ASKED = f"""
 asked as (
     select
         asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, asked.known_at, asked.params,
-        asked.target_since, asked.is_settled,
+        rule.*, asked.target_since, asked.is_settled,
         array(select jsonb_array_elements_text(asked.thresholds)::double precision) as thresholds,
         state.last_outcome, state.last_outcome_run_id, state.last_finished_at, state.last_duration_s,
         state.last_success_at, state.last_failure_hour_at, state.consecutive_failures
@@ -65,6 +66,7 @@ asked as (
         rule_id bigint, client_id bigint, pipeline_id bigint, as_of timestamptz, known_at timestamptz, params jsonb,
         target_since timestamptz, thresholds jsonb, is_settled boolean
     )
+    cross join lateral (select {PARAMS} from (select asked.params) as rule) as rule
     left join pulsewatch.pipeline_state as state
         on asked.client_id = state.client_id
         and asked.pipeline_id = state.pipeline_id

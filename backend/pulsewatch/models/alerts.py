@@ -330,6 +330,8 @@ alert_mark = Table(
         server_default=func.now(),
         comment="When ingestion left its mark, cut to the grid of ticks: rules look at it at a later tick.",
     ),
+    # Those that are left, among many that are gone.
+    Index("alert_mark_marked_at_idx", "marked_at"),
     comment="Marks for the alert rules: a pipeline's runs or slots changed, and its numbers are there. No key.",
 )
 

@@ -74,8 +74,9 @@ slot = Table(
     Index("slot_open_idx", "deadline_at", postgresql_where=text("status = 'open'")),
     # The slots that a run has taken, when it moves.
     Index("slot_run_idx", "client_id", "run_id", postgresql_where=text("run_id is not null")),
-    # A client's slots in a window.
+    # A client's slots in a window, and the late and missed ones of all clients.
     Index("slot_client_slot_at_idx", "client_id", "slot_at"),
+    Index("slot_late_idx", "slot_at", "client_id", postgresql_where=text("status in ('late', 'missed')")),
     CheckConstraint("status in ('open', 'on_time', 'late', 'missed')", name="status"),
     CheckConstraint("deadline_at >= slot_at", name="deadline_at"),
     CheckConstraint("(run_id is null) = (status in ('open', 'missed'))", name="run_id"),
@@ -239,12 +240,18 @@ failing_span = Table(
     Column("failure_count", Integer, nullable=False, comment="How many runs failed or timed out in it."),
     Column("error_class", Text, comment="Kind of failure of the run that began it, else its status."),
     PrimaryKeyConstraint("client_id", "pipeline_id", "run_id"),
-    # A client's spans in a window: error_classes counts those of all clients from the index alone. A pipeline's spans
+    # The spans of a client, or of all, in a window: error_classes counts them from the index alone. A pipeline's spans
     # around a time.
     Index(
         "failing_span_client_began_at_idx",
         "client_id",
         "began_at",
+        postgresql_include=["pipeline_id", "error_class", "failure_count"],
+    ),
+    Index(
+        "failing_span_began_at_idx",
+        "began_at",
+        "client_id",
         postgresql_include=["pipeline_id", "error_class", "failure_count"],
     ),
     Index("failing_span_pipeline_first_at_idx", "client_id", "pipeline_id", "first_at"),

@@ -112,8 +112,9 @@ class Told:
 class Kind:
     """A kind of condition.
 
-    `observe` is a select over the rows of `asked` (rule_id, client_id, pipeline_id, as_of, known_at, params jsonb,
-    target_since, thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
+    `observe` is a select over the rows of `asked` (rule_id, client_id, pipeline_id, as_of, known_at, params jsonb, of
+    these statuses text[] and width interval (window_s; null without), which are quicker to read; target_since,
+    thresholds double precision[] of the levels, is_settled: nothing was received since known_at, and all
     that was before is worked out; last_outcome: how the last run ended that succeeded, failed or timed out by as_of, as
     far as the pipeline's state tells, null if that has to be looked for; with it last_outcome_run_id,
     last_finished_at, last_duration_s, last_success_at, last_failure_hour_at and consecutive_failures of that state, of

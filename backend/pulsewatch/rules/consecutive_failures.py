@@ -22,18 +22,18 @@ class ConsecutiveFailures(Params):
 
 _COUNTS = """
     run.finished_at is not null
-    and (run.status in ('succeeded', 'failed', 'timed_out') or asked.params -> 'statuses' ? run.status)
+    and (run.status in ('succeeded', 'failed', 'timed_out') or run.status = any(asked.statuses))
 """
 
-_IS_FAILED = "asked.params -> 'statuses' ? run.status"
+_IS_FAILED = "run.status = any(asked.statuses)"
 
-_IS_PLAIN = "not asked.params -> 'statuses' ?| '{cancelled,skipped}'"
+_IS_PLAIN = "not asked.statuses && '{cancelled,skipped}'"
 _IS_TOLD = f"asked.last_outcome = 'succeeded' and {_IS_PLAIN}"
 
 # The state counts too, where failures of both sorts count and nothing else does.
 _IS_COUNTED = (
     f"{_IS_PLAIN} and asked.last_outcome is not null"
-    " and (asked.last_outcome = 'succeeded' or asked.params -> 'statuses' @> '[\"failed\", \"timed_out\"]')"
+    " and (asked.last_outcome = 'succeeded' or asked.statuses @> '{failed,timed_out}')"
 )
 _TOLD = Told(_IS_COUNTED, "case when asked.last_outcome = 'succeeded' then 0 else asked.consecutive_failures end")
 

@@ -19,7 +19,7 @@ class FailureRate(Params):
     min_failures: int = Field(1, ge=1, le=100_000, description="With fewer failures the rate counts as 0.")
 
 
-_WINDOW = "make_interval(secs => (asked.params ->> 'window_s')::double precision)"
+_WINDOW = "asked.width"
 
 # Nearly always the state tells that nothing failed: no run did in any hour that touches the window, the last one
 # included. (The hour of the last failure is not known of failures that a worker of an older version worked out.)

@@ -148,6 +148,12 @@ def newest_run(columns: str, where: str, *, if_: str = "true") -> str:
     )
 
 
+# Of `rule`, what `asked` has of its params: worked out once for a rule, not once for each of its targets.
+PARAMS = """
+    make_interval(secs => (rule.params ->> 'window_s')::double precision) as width,
+    array(select jsonb_array_elements_text(rule.params -> 'statuses')) as statuses
+"""
+
 # Of asked.last_outcome and what goes with it, where the pipeline's state is not asked.
 UNTOLD = """
     null::text as last_outcome, null::uuid as last_outcome_run_id, null::timestamptz as last_finished_at,

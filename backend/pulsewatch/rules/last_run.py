@@ -21,7 +21,7 @@ class LastRun(Params):
 def told(number: str) -> Told:
     """What is told where the last outcome is a success, by this expression over what `asked` has of it."""
     return Told(
-        f"asked.last_outcome = 'succeeded' and asked.params -> 'statuses' = '[\"succeeded\"]' and {number} is not null",
+        f"asked.last_outcome = 'succeeded' and asked.statuses = '{{succeeded}}' and {number} is not null",
         number,
     )
 
@@ -31,7 +31,7 @@ def observe(number: str, known: Told | None = None) -> str:
 
     `known` is what is told of it without a look at runs.
     """
-    where = f"run.finished_at is not null and asked.params -> 'statuses' ? run.status and {number} is not null"
+    where = f"run.finished_at is not null and run.status = any(asked.statuses) and {number} is not null"
     looked = f"""
 select
     asked.rule_id, asked.client_id, asked.pipeline_id, asked.as_of, newest.value, newest.finished_at as sample_at,
