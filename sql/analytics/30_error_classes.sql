@@ -28,7 +28,8 @@ begin
             return;
         end if;
     end if;
-    -- Planned anew for these values: a plan for any client would read the spans of all.
+    -- Planned anew for these values: a plan for any client would read the spans of all. In order of time, so that those
+    -- of all clients are read where they lie side by side, and not once a client all over the disk.
     return query execute
         $query$
         with begun as (
@@ -38,6 +39,7 @@ begin
                 and began_at < $2
                 and ($3 is null or client_id = $3)
                 and ($4 is null or pipeline_id = $4)
+            order by began_at
         ),
 
         of_pipeline as (

@@ -173,6 +173,9 @@ def _roll_up(dsn: str, settings: Settings, until: datetime, advance: Callable[[s
     rollups.rebuild(engine, settings, until - SPAN, until + timedelta(hours=1), lambda _done, _total: None)
     engine.dispose()
     with psycopg.connect(dsn, autocommit=True) as connection:
+        # The work was done client by client; what comes in day by day lies in order of time.
+        for table in ("failing_span", "slot"):
+            connection.execute(f"reindex table pulsewatch.{table}".encode())
         connection.execute("vacuum (analyze)")
 
 

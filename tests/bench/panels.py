@@ -89,11 +89,7 @@ QUERIES = {
         " where client = '{client}' and slot_at >= '{since}' and slot_at < '{until}' and status in ('late', 'missed')"
         " order by slot_at desc limit 500"
     ),
-    "client: top error classes, 24 h": (
-        "select error_class, count(*) as runs from analytics.runs where client = '{client}'"
-        " and first_at >= '{day}' and first_at < '{until}' and status in ('failed', 'timed_out')"
-        " group by error_class order by runs desc limit 20"
-    ),
+    "client: kinds of failure, 24 h": "select * from analytics.error_classes('{day}', '{until}', '{client}')",
     "client: state timeline, 30 d": "select * from analytics.state_series('{since}', '{until}', '{client}')",
     "client: latest runs": (
         "select first_at, pipeline, status, duration_s from analytics.runs"

@@ -32,6 +32,7 @@ def upgrade() -> None:
         "slot",
         ["slot_at", "client_id"],
         schema=SCHEMA,
+        postgresql_include=["pipeline_id", "status", "deadline_at", "run_id", "started_at"],
         postgresql_where=sa.text("status in ('late', 'missed')"),
     )
     op.create_index(MARK_INDEX, "alert_mark", ["marked_at"], schema=SCHEMA)
