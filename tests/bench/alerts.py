@@ -18,9 +18,8 @@ from pulsewatch.db import make_engine
 from pulsewatch.observing import Asked, observe
 from pulsewatch.rules.rule import Rule
 from pulsewatch.rules.spec import RuleSpec
+from tests.bench.measures import Sizes
 
-ROUNDS = 5
-WARM_UP = 20
 GRID = timedelta(seconds=5)
 SOME = 500
 ONE_BY_ONE = 300
@@ -48,7 +47,7 @@ class Timed:
     target: str = ""
 
 
-def measure(dsn: str, until: datetime, advance: Callable[[str], None]) -> list[Timed]:
+def measure(dsn: str, until: datetime, sizes: Sizes, advance: Callable[[str], None]) -> list[Timed]:
     """Make the rules, let them settle, and time ticks and backtests at the end of the history."""
     # As the worker has it: a connection for ticks alone, which keeps their plans.
     engine = make_engine(dsn, pool_size=1, application_name="bench", is_preparing=True)
@@ -61,16 +60,16 @@ def measure(dsn: str, until: datetime, advance: Callable[[str], None]) -> list[T
             rulebook.save(connection, None, key, spec, rulebook.Said("bench", None, as_of - timedelta(hours=1)))
         connection.execute(text("delete from pulsewatch.alert_mark"))
     # What has long been the case is found once; after that a tick finds what is new.
-    alerting.tick(engine, as_of - GRID * (WARM_UP + 1))
+    alerting.tick(engine, as_of - GRID * (sizes.alert_warm_up + 1))
     with aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("vacuum (analyze) pulsewatch.alert_target"))
     with aside.connect() as connection:
         count = connection.execute(text("select count(*) from pulsewatch.pipeline")).scalar_one()
     rounds: dict[str, list[float]] = {}
     # Each statement has been planned, as in a worker that has run for a minute.
-    for number in range(WARM_UP):
-        _tick(engine, aside, as_of + GRID * (number - WARM_UP), (count, SOME, 0)[number % 3])
-    for _ in range(ROUNDS):
+    for number in range(sizes.alert_warm_up):
+        _tick(engine, aside, as_of + GRID * (number - sizes.alert_warm_up), (count, SOME, 0)[number % 3])
+    for _ in range(sizes.alert_rounds):
         advance("ticks")
         for name, number in ((f"all {count}", count), (f"{SOME}", SOME), ("no", 0)):
             as_of += GRID

@@ -39,6 +39,10 @@ class Sizes:
     read_users: int
     reads_per_s: float
     reads: int
+    alert_rounds: int
+    alert_warm_up: int  # ticks
+    delivery_rounds: int
+    messages: int  # per round
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -138,18 +138,30 @@ class Timing:
     cold_ms: float
 
 
-def measure(embedded: EmbeddedPostgres, dsn: str, until: datetime, advance: Callable[[str], None]) -> list[Timing]:
-    """Time every query: warm (median of WARM_RUNS after one that does not count), then cold.
+def measure(
+    embedded: EmbeddedPostgres,
+    dsn: str,
+    queries: Mapping[str, str],
+    advance: Callable[[str], None],
+    *,
+    forgets_files: bool,
+) -> list[Timing]:
+    """Time each query: warm (median of WARM_RUNS after one that does not count), then cold.
 
-    Cold means after a restart of the server, and with the system's cache of files emptied where this process may.
+    Cold means after a restart of the server, and with `forgets_files` with the system's cache of files emptied.
     """
     timings = []
-    for name, query in statements(until).items():
+    for name, query in queries.items():
         advance(name)
         with _reader(dsn) as connection:
             _timed(connection, query)
             warm = [_timed(connection, query) for _ in range(WARM_RUNS)]
-        _make_cold(embedded)
+        embedded.stop()
+        embedded.start(same_address=True)
+        if forgets_files:
+            os.sync()
+            with contextlib.suppress(OSError):
+                DROP_CACHES.write_text("3")
         with _reader(dsn) as connection:
             cold, _ = _timed(connection, query)
         timings.append(Timing(name, warm[0][1], statistics.median(ms for ms, _ in warm), cold))
@@ -183,15 +195,6 @@ def statements(until: datetime) -> dict[str, str]:
 def can_empty_caches() -> bool:
     """Whether this process may make the system forget the files it has read."""
     return os.access(DROP_CACHES, os.W_OK)
-
-
-def _make_cold(embedded: EmbeddedPostgres) -> None:
-    embedded.stop()
-    embedded.start(same_address=True)
-    if can_empty_caches():
-        os.sync()
-        with contextlib.suppress(OSError):
-            DROP_CACHES.write_text("3")
 
 
 def _reader(dsn: str) -> psycopg.Connection:
