@@ -37,6 +37,7 @@ DEAR = frozenset(
         "analytics/test_plans",
         "intake/test_edge",
         "intake/test_openlineage_clients",
+        "metabase/test_apply",
         "metabase/test_command",
         "test_dashboard_queries",
         "test_faults",

@@ -1,5 +1,6 @@
 """Every route against its own OpenAPI document: no server errors, and every answer as documented."""
 
+import os
 import re
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def test_every_answer_is_as_the_openapi_document_says(database: str, tmp_path: P
             "--header": f"Authorization: {headers['Authorization']}",
             "--checks": ",".join(CHECKS),
             "--phases": "examples,coverage,fuzzing",
-            "--max-examples": "12",
+            "--max-examples": "6",
             "--seed": "1",
             "--suppress-health-check": "all",
             "--request-timeout": "20",
@@ -50,6 +51,7 @@ def test_every_answer_is_as_the_openapi_document_says(database: str, tmp_path: P
             capture_output=True,
             text=True,
             cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if not name.startswith("COV")},
         )
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"(\d+) generated", done.stdout)

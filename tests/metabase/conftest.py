@@ -1,5 +1,7 @@
 """A database that was migrated, a role that reads it, and a Metabase before both."""
 
+import copy
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from pulsewatch.metabase.server import Access
 from pulsewatch.metabase.specs import Specs
 from pulsewatch.migrate import readers
 from pulsewatch.settings import Settings
+from tests.metabase.contents import State
 from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake
-from tests.metabase.wire import NEWEST, OLDEST
+from tests.metabase.wire import NEWEST, OLDEST, Persona
 
 Do = Callable[..., list[str]]
 
@@ -70,6 +73,34 @@ def new_fake(dsn: str, reader_dsn: str) -> Iterator[Fake]:
     with Fake(dsn, reader_dsn, NEWEST) as fake:
         yield fake
     assert fake.faults == []
+
+
+@pytest.fixture(scope="session")
+def kept_after_apply(dsn: str, reader_dsn: str, specs: Specs) -> Callable[[Persona], State]:
+    """What a Metabase keeps that apply has filled once; each test gets it for itself."""
+
+    @functools.cache
+    def fill(persona: Persona) -> State:
+        with Fake(dsn, reader_dsn, persona) as fake:
+            provision.apply(access_to(fake), specs, ignore, clock=FastClock())
+            assert fake.faults == []
+            return fake.state
+
+    return lambda persona: copy.deepcopy(fill(persona))
+
+
+@pytest.fixture
+def filled(fake: Fake, kept_after_apply: Callable[[Persona], State]) -> Fake:
+    """A Metabase that apply has filled, of the oldest and of the newest version."""
+    fake.state = kept_after_apply(fake.persona)
+    return fake
+
+
+@pytest.fixture
+def new_filled(new_fake: Fake, kept_after_apply: Callable[[Persona], State]) -> Fake:
+    """A Metabase that apply has filled, of the newest version."""
+    new_fake.state = kept_after_apply(new_fake.persona)
+    return new_fake
 
 
 def access_to(fake: Fake, **changed: object) -> Access:

@@ -1,11 +1,14 @@
 """plan and apply against a Metabase that keeps state, of the oldest and the newest version."""
 
+from collections.abc import Callable
+
 import pytest
 
 from pulsewatch.metabase import provision
 from pulsewatch.metabase.rest import Clock, MetabaseError
 from pulsewatch.metabase.specs import Specs
 from tests.metabase.conftest import Do, access_to, ignore, ours
+from tests.metabase.contents import State
 from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake, things
 from tests.metabase.wire import NEWEST, OLDEST, Persona
 
@@ -75,11 +78,8 @@ def test_every_table_and_column_is_described_and_keys_lead_to_their_targets(
     }
 
 
-def test_every_question_answers_and_every_filter_has_its_values(
-    fake: Fake, apply: Do, specs: Specs, clock: Clock
-) -> None:
-    apply(fake)
-    outcomes = provision.check(access_to(fake), specs, ignore, clock=clock)
+def test_every_question_answers_and_every_filter_has_its_values(filled: Fake, specs: Specs, clock: Clock) -> None:
+    outcomes = provision.check(access_to(filled), specs, ignore, clock=clock)
     assert [outcome for outcome in outcomes if outcome.trouble is not None] == []
     assert len(outcomes) == len(specs.questions) + 2 + 4 + 3
 
@@ -87,47 +87,58 @@ def test_every_question_answers_and_every_filter_has_its_values(
 # -- again ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_apply_writes_nothing(fake: Fake, apply: Do, plan: Do) -> None:
-    apply(fake)
-    before = len(fake.writes)
-    assert plan(fake) == []
-    assert apply(fake) == []
-    assert fake.writes[before:] == []
+def test_a_second_apply_writes_nothing(filled: Fake, apply: Do, plan: Do) -> None:
+    before = len(filled.writes)
+    assert plan(filled) == []
+    assert apply(filled) == []
+    assert filled.writes[before:] == []
 
 
-def test_force_writes_everything_again_and_doubles_nothing(new_fake: Fake, apply: Do, specs: Specs) -> None:
-    apply(new_fake)
-    ids = {key: thing["id"] for key, thing in ours(new_fake).items()}
-    dashcards = [dashcard["id"] for dashcard in next(iter(new_fake.state.dashboards.values()))["dashcards"]]
-    lines = apply(new_fake, is_forced=True)
+def test_force_writes_everything_again_and_doubles_nothing(new_filled: Fake, apply: Do, specs: Specs) -> None:
+    ids = {key: thing["id"] for key, thing in ours(new_filled).items()}
+    dashcards = [dashcard["id"] for dashcard in next(iter(new_filled.state.dashboards.values()))["dashcards"]]
+    lines = apply(new_filled, is_forced=True)
     assert len(lines) == 1 + len(specs.questions) + len(specs.dashboards)
-    assert {key: thing["id"] for key, thing in ours(new_fake).items()} == ids
-    assert [each["id"] for each in next(iter(new_fake.state.dashboards.values()))["dashcards"]] == dashcards
+    assert {key: thing["id"] for key, thing in ours(new_filled).items()} == ids
+    assert [each["id"] for each in next(iter(new_filled.state.dashboards.values()))["dashcards"]] == dashcards
+
+
+# Every kind of write breaks off once: columns and questions, of which there are many, somewhere in the middle. What
+# comes after the columns is tried where they are described already.
+FIRST_WRITES = [0, 1, 2, 3, 4, 40]
+LAST_WRITES = [-27, -26, *range(-8, 0)]
 
 
 @pytest.mark.parametrize("persona", [OLDEST, NEWEST], ids=lambda persona: persona.tag)
+@pytest.mark.parametrize("place", [*FIRST_WRITES, *LAST_WRITES])
 def test_a_break_after_any_write_is_made_good_by_the_next_apply(
-    persona: Persona, dsn: str, reader_dsn: str, apply: Do, specs: Specs
+    persona: Persona,
+    place: int,
+    dsn: str,
+    reader_dsn: str,
+    kept_after_apply: Callable[[Persona], State],
+    apply: Do,
+    specs: Specs,
 ) -> None:
     with Fake(dsn, reader_dsn, persona) as fake:
-        apply(fake)
-        in_all = len(fake.writes)
-    # Every kind of write breaks off once: columns and questions, of which there are many, somewhere in the middle.
-    kinds = [0, 1, 2, 3, 4, 40, in_all - 27, in_all - 26, *range(in_all - 8, in_all)]
-    for place in kinds:
-        with Fake(dsn, reader_dsn, persona) as fake:
-            fake.breaks_after_writes = place + 1
-            with pytest.raises(MetabaseError):
-                apply(fake)
-            fake.breaks_after_writes = None
+        fake.breaks_after_writes = place + 1
+        if place < 0:
+            fake.state = kept_after_apply(persona)
+            for kept in (fake.state.collections, fake.state.cards, fake.state.dashboards, fake.state.settings):
+                kept.clear()
+            # The collection, its contents, each dashboard once more to be filled, the homepage.
+            fake.breaks_after_writes += 1 + len(specs.questions) + 2 * len(specs.dashboards) + 2
+        with pytest.raises(MetabaseError):
             apply(fake)
-            assert set(ours(fake)) == {"collection", *specs.keys()}
-            assert cards_of(fake) == {wanted.key: len(wanted.cards) for wanted in specs.dashboards}
-            assert len(fake.state.databases) == 1
-            before = len(fake.writes)
-            assert apply(fake) == []
-            assert fake.writes[before:] == []
-            assert fake.faults == []
+        fake.breaks_after_writes = None
+        apply(fake)
+        assert set(ours(fake)) == {"collection", *specs.keys()}
+        assert cards_of(fake) == {wanted.key: len(wanted.cards) for wanted in specs.dashboards}
+        assert len(fake.state.databases) == 1
+        before = len(fake.writes)
+        assert apply(fake) == []
+        assert fake.writes[before:] == []
+        assert fake.faults == []
 
 
 def test_a_plan_writes_nothing_and_tells_what_apply_then_does(fake: Fake, apply: Do, plan: Do) -> None:
@@ -151,50 +162,47 @@ def test_a_plan_for_a_database_that_is_not_connected_writes_nothing(fake: Fake, 
 # -- what people do ---------------------------------------------------------------------------------------------------
 
 
-def test_what_people_made_is_left_alone(new_fake: Fake, apply: Do) -> None:
-    apply(new_fake)
-    collection = ours(new_fake)["collection"]["id"]
-    query = next(iter(new_fake.state.cards.values()))["dataset_query"]
+def test_what_people_made_is_left_alone(new_filled: Fake, apply: Do) -> None:
+    collection = ours(new_filled)["collection"]["id"]
+    query = next(iter(new_filled.state.cards.values()))["dataset_query"]
     of_a_person = {
         "id": 5001, "name": "Runs", "description": "mine", "type": "question", "display": "table",
         "collection_id": collection, "archived": False, "dataset_query": query,
     }  # fmt: skip
-    new_fake.state.cards[5001] = dict(of_a_person)
+    new_filled.state.cards[5001] = dict(of_a_person)
     board = {"id": 5002, "name": "Pipeline health", "collection_id": collection, "archived": False, "dashcards": []}
-    new_fake.state.dashboards[5002] = dict(board)
-    before = len(new_fake.writes)
-    assert apply(new_fake) == []
-    apply(new_fake, is_forced=True)
-    assert new_fake.state.cards[5001] == of_a_person
-    assert new_fake.state.dashboards[5002] == board
-    assert [write for write in new_fake.writes[before:] if write.endswith(("/5001", "/5002"))] == []
+    new_filled.state.dashboards[5002] = dict(board)
+    before = len(new_filled.writes)
+    assert apply(new_filled) == []
+    apply(new_filled, is_forced=True)
+    assert new_filled.state.cards[5001] == of_a_person
+    assert new_filled.state.dashboards[5002] == board
+    assert [write for write in new_filled.writes[before:] if write.endswith(("/5001", "/5002"))] == []
 
 
 def test_what_people_renamed_or_moved_within_the_collection_is_found_again(
-    new_fake: Fake, apply: Do, specs: Specs
+    new_filled: Fake, apply: Do, specs: Specs
 ) -> None:
-    apply(new_fake)
-    found = ours(new_fake)
+    found = ours(new_filled)
     found["collection"]["name"] = "Watch"
     folder = {"id": 5003, "name": "Folder", "parent_id": found["collection"]["id"], "archived": False}
-    new_fake.state.collections[5003] = folder
+    new_filled.state.collections[5003] = folder
     found["failed_runs"] |= {"name": "What broke", "collection_id": 5003}
-    assert apply(new_fake) == []
-    apply(new_fake, specs=changed_question(specs, "failed_runs", limit=100))
-    again = ours(new_fake)
+    assert apply(new_filled) == []
+    apply(new_filled, specs=changed_question(specs, "failed_runs", limit=100))
+    again = ours(new_filled)
     assert again["failed_runs"]["id"] == found["failed_runs"]["id"]
     assert again["failed_runs"]["name"] == "Failed runs, last 3 hours"
 
 
-def test_what_was_put_into_the_trash_is_taken_out_again(fake: Fake, apply: Do) -> None:
-    apply(fake)
-    found = ours(fake)
+def test_what_was_put_into_the_trash_is_taken_out_again(filled: Fake, apply: Do) -> None:
+    found = ours(filled)
     found["failed_runs"]["archived"] = True
     found["pipeline_health"]["archived"] = True
-    lines = apply(fake)
+    lines = apply(filled)
     assert lines == ["update the question Failed runs, last 3 hours", "update the dashboard Pipeline health"]
-    assert not ours(fake)["failed_runs"]["archived"]
-    assert not ours(fake)["pipeline_health"]["archived"]
+    assert not ours(filled)["failed_runs"]["archived"]
+    assert not ours(filled)["pipeline_health"]["archived"]
 
 
 def test_a_homepage_that_a_person_has_chosen_stays(new_fake: Fake, apply: Do) -> None:
@@ -230,37 +238,34 @@ def test_a_collection_with_our_name_is_taken_over_and_a_personal_one_is_not(new_
 # -- what changes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_question_is_one_write(fake: Fake, apply: Do, plan: Do, specs: Specs) -> None:
-    apply(fake)
+def test_a_changed_question_is_one_write(filled: Fake, apply: Do, plan: Do, specs: Specs) -> None:
     changed = changed_question(specs, "failed_runs", limit=100)
-    before = len(fake.writes)
-    assert plan(fake, specs=changed) == ["update the question Failed runs, last 3 hours"]
-    apply(fake, specs=changed)
-    number = ours(fake)["failed_runs"]["id"]
-    assert fake.writes[before:] == [f"PUT /api/card/{number}"]
+    before = len(filled.writes)
+    assert plan(filled, specs=changed) == ["update the question Failed runs, last 3 hours"]
+    apply(filled, specs=changed)
+    number = ours(filled)["failed_runs"]["id"]
+    assert filled.writes[before:] == [f"PUT /api/card/{number}"]
 
 
-def test_a_question_that_is_gone_is_archived(new_fake: Fake, apply: Do, specs: Specs) -> None:
-    apply(new_fake)
+def test_a_question_that_is_gone_is_archived(new_filled: Fake, apply: Do, specs: Specs) -> None:
     fewer = specs.model_copy(
         update={"questions": [question for question in specs.questions if question.key != "retries_daily"]}
     )
-    assert apply(new_fake, specs=fewer) == ["archive Retries over time"]
-    assert ours(new_fake)["retries_daily"]["archived"]
-    assert apply(new_fake, specs=fewer) == []
-    assert apply(new_fake) == ["update the question Retries over time"]
+    assert apply(new_filled, specs=fewer) == ["archive Retries over time"]
+    assert ours(new_filled)["retries_daily"]["archived"]
+    assert apply(new_filled, specs=fewer) == []
+    assert apply(new_filled) == ["update the question Retries over time"]
 
 
-def test_a_changed_address_and_a_changed_password_reach_metabase(new_fake: Fake, apply: Do) -> None:
-    apply(new_fake)
-    assert apply(new_fake, host="other") == ["connect the database anew as pulsewatch_metabase"]
-    new_fake.reader_password = "another-one"
+def test_a_changed_address_and_a_changed_password_reach_metabase(new_filled: Fake, apply: Do) -> None:
+    assert apply(new_filled, host="other") == ["connect the database anew as pulsewatch_metabase"]
+    new_filled.reader_password = "another-one"
     # Metabase shows no password; that it cannot connect any more is what it shows.
-    assert apply(new_fake, host="other", reader_password="another-one") == [
+    assert apply(new_filled, host="other", reader_password="another-one") == [
         "connect the database anew as pulsewatch_metabase"
     ]
-    assert apply(new_fake, host="other", reader_password="another-one") == []
-    assert len(new_fake.state.databases) == 1
+    assert apply(new_filled, host="other", reader_password="another-one") == []
+    assert len(new_filled.state.databases) == 1
 
 
 def test_a_new_column_is_waited_for_and_described(new_fake: Fake, apply: Do) -> None:
@@ -279,9 +284,8 @@ def test_a_new_column_is_waited_for_and_described(new_fake: Fake, apply: Do) -> 
     assert "waiting for Metabase to read the schema analytics" in told
 
 
-def test_people_find_everything_by_name(new_fake: Fake, apply: Do) -> None:
-    apply(new_fake)
-    names = list(things(new_fake))
+def test_people_find_everything_by_name(new_filled: Fake) -> None:
+    names = list(things(new_filled))
     assert names[0] == "PulseWatch"
     assert names[-2:] == ["Alert quality", "Pipeline health"]
     assert len(names) == len(set(names))

@@ -129,9 +129,8 @@ def test_no_secret_is_told_on_the_way_or_shown_by_access(new_fake: Fake, apply: 
 # -- check ------------------------------------------------------------------------------------------------------------
 
 
-def test_check_names_what_is_missing_changed_or_fails(new_fake: Fake, apply: Do, specs: Specs, clock: Clock) -> None:
-    apply(new_fake)
-    found = ours(new_fake)
+def test_check_names_what_is_missing_changed_or_fails(new_filled: Fake, specs: Specs, clock: Clock) -> None:
+    found = ours(new_filled)
     found["runs"]["archived"] = True
     stage = found["error_classes"]["dataset_query"]["stages"][0]
     stage["native"] = "select 1 / 0 [[, {{client}}]]"
@@ -140,7 +139,7 @@ def test_check_names_what_is_missing_changed_or_fails(new_fake: Fake, apply: Do,
     }
     troubles = {
         outcome.name: outcome.trouble
-        for outcome in provision.check(access_to(new_fake), specs, ignore, clock=clock)
+        for outcome in provision.check(access_to(new_filled), specs, ignore, clock=clock)
         if outcome.trouble is not None
     }
     assert troubles == {
