@@ -54,7 +54,8 @@ hypothesis.settings.load_profile("pulsewatch")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "database: runs on PostgreSQL (set by itself)")
+    config.addinivalue_line("markers", "database: depends on PostgreSQL and its version (set by itself)")
+    config.addinivalue_line("markers", "any_postgresql: needs PostgreSQL, but of no matter which version")
     config.addinivalue_line("markers", "slow: takes many seconds; `make test` runs it all the same")
 
 
@@ -74,7 +75,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Togethe
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        needs_database = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if needs_database and item.get_closest_marker("any_postgresql") is None:
             item.add_marker("database")
     # The long ones first: no worker is left with one of them when the others have nothing more to do.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -16,11 +16,14 @@ from uuid import UUID
 
 import httpx
 import psycopg
+import uvicorn
 from sqlalchemy.engine import make_url
 
+from pulsewatch.asgi import build
 from pulsewatch.auth import Role, create_key
 from pulsewatch.db import make_engine
-from pulsewatch.settings import PREFIX
+from pulsewatch.serving import OneWriteProtocol
+from pulsewatch.settings import PREFIX, Settings
 from pulsewatch.telemetry import App, Message
 
 BACKEND = Path(__file__).resolve().parent.parent / "backend"
@@ -127,6 +130,30 @@ def serve(dsn: str, **settings: object) -> Iterator[Server]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 raise
+
+
+@contextlib.contextmanager
+def serve_here(dsn: str) -> Iterator[str]:
+    """A server in a thread of this process, which is there at once: its address."""
+    config = uvicorn.Config(
+        lambda: build(Settings.model_validate({"database_url": dsn, "log_level": "warning"})),
+        factory=True,
+        loop="uvloop",
+        http=OneWriteProtocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+    )
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            wait_until(lambda: server.started or not thread.is_alive(), "the server takes requests")
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 class Relay:

@@ -25,7 +25,7 @@ from pulsewatch.settings import Settings
 from tests.conftest import VERSION
 from tests.running import ROOT, Command, command, is_alive, request, run, until
 
-pytestmark = pytest.mark.database
+pytestmark = pytest.mark.any_postgresql
 NEW = {"PULSEWATCH_EMBEDDED_VERSION": VERSION}
 
 
@@ -59,6 +59,7 @@ def up(data_dir: Path) -> Iterator[Command]:
 # -- up -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.database
 def test_up_takes_events_under_a_key_made_beside_it_and_leaves_nothing_running(up: Command, data_dir: Path) -> None:
     made = run("key", "create", "--role", "admin", "--data-dir", data_dir, **NEW)
     assert made.err == []
@@ -258,6 +259,7 @@ def test_a_fault_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(invoke("up").exception, KeyError)
 
 
+@pytest.mark.database
 def test_a_database_that_lacks_its_tables_is_not_changed_unasked(empty_database: str) -> None:
     own = {"PULSEWATCH_DATABASE_URL": empty_database}
     failed = invoke("key", "list", **own)
@@ -267,6 +269,7 @@ def test_a_database_that_lacks_its_tables_is_not_changed_unasked(empty_database:
     assert invoke("key", "list", **own).exit_code == 0
 
 
+@pytest.mark.database
 def test_the_embedded_database_gets_its_tables_from_any_command(data_dir: Path) -> None:
     assert invoke("key", "list", "--data-dir", data_dir).exit_code == 0
     assert invoke("migrate", "--data-dir", data_dir).exit_code == 0
@@ -291,6 +294,7 @@ def test_a_wrong_address_is_one_line_that_does_not_repeat_it(address: str) -> No
         assert "secret" not in failed.output
 
 
+@pytest.mark.database
 def test_a_role_that_may_not_is_one_line(server: str, database: str) -> None:
     with psycopg.connect(server, autocommit=True) as admin:
         admin.execute("create role pulsewatch_test_stranger login password 'p'")

@@ -41,7 +41,7 @@ from pulsewatch.settings import Settings
 from pulsewatch.supervisor import UpError
 from tests.conftest import VERSION
 from tests.running import Command, request
-from tests.serving import make_key, scalar, serve, wait_until
+from tests.serving import make_key, scalar, serve_here, wait_until
 from tests.shown import breathe
 
 # A Saturday; two days of history are enough to see a story, and quick to make.
@@ -274,7 +274,7 @@ def test_the_feeder_tells_over_http_what_the_load_would_have_told(database: str)
     _, header = make_key(database)
     key = header["Authorization"].removeprefix("Bearer ")
     since = now - timedelta(hours=6)
-    with serve(database) as server, Feeder(history, server.url, key, since, told.append):
+    with serve_here(database) as url, Feeder(history, url, key, since, told.append):
         due = history.deliveries(history.pipelines, since, now)
         wait_until(lambda: told and told[-1] >= due[-1].arrives_at, "the feeder has caught up")
     events = {identity(delivery.event) for delivery in due}
@@ -319,7 +319,7 @@ def paste(line: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.database
+@pytest.mark.any_postgresql
 @pytest.mark.slow
 def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_told(data_dir: Path) -> None:
     first = start(data_dir)

@@ -21,8 +21,9 @@ from pulsewatch.rules.matchers import Matchers
 from pulsewatch.rules.spec import RuleSpec
 from pulsewatch.settings import Settings
 from tests.running import ROOT, request
-from tests.serving import Server, make_key, serve
+from tests.serving import make_key, serve_here
 
+pytestmark = pytest.mark.any_postgresql
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sql/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INGESTION = ROOT / "docs/ingestion.md"
 SUMMARIES = ROOT / "docs/summaries.md"
@@ -170,9 +171,10 @@ def test_every_setting_has_its_default_in_the_example_file() -> None:
 
 
 @pytest.fixture
-def server(database: str) -> Iterator[Server]:
-    with serve(database) as started:
-        yield started
+def url(database: str) -> Iterator[str]:
+    """The address of a server."""
+    with serve_here(database) as address:
+        yield address
 
 
 @pytest.fixture
@@ -186,19 +188,19 @@ def fresh(example: str) -> str:
     return re.sub(r"20\d\d-\d\d-\d\d(?=T)", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}", example)
 
 
-def answer(server: Server, key: str, body: str | bytes, *headers: str) -> tuple[int, Any]:
+def answer(url: str, key: str, body: str | bytes, *headers: str) -> tuple[int, Any]:
     """Status and JSON of POST /v1/events, asked by curl as a person would."""
     named = [word for header in (f"Authorization: Bearer {key}", *headers) for word in ("-H", header)]
-    words = ["curl", "-sS", "-w", "\n%{http_code}", f"{server.url}/v1/events", *named, "--data-binary", "@-"]
+    words = ["curl", "-sS", "-w", "\n%{http_code}", f"{url}/v1/events", *named, "--data-binary", "@-"]
     sent = body.encode() if isinstance(body, str) else body
     done = subprocess.run(words, input=sent, check=True, capture_output=True)
     said, _, status = done.stdout.decode().rpartition("\n")
     return int(status), json.loads(said)
 
 
-def shell(script: str, server: Server, key: str) -> list[Any]:
+def shell(script: str, url: str, key: str) -> list[Any]:
     """What the commands of an example print, one JSON text a command."""
-    script = script.replace("http://127.0.0.1:8080", server.url)
+    script = script.replace("http://127.0.0.1:8080", url)
     given = f"export KEY={shlex.quote(key)}\n"
     done = subprocess.run(
         ("bash", "-euo", "pipefail", "-c", given + fresh(script)), check=True, capture_output=True, text=True
@@ -220,26 +222,26 @@ def commands(path: Path) -> list[str]:
     return [example for example in fences(path, "sh") if "curl" in example]
 
 
-def test_the_first_event_of_the_readme_is_taken_and_read_back(server: Server, key: str) -> None:
+def test_the_first_event_of_the_readme_is_taken_and_read_back(url: str, key: str) -> None:
     (example,) = commands(README)
-    taken, page = shell(example, server, key)
+    taken, page = shell(example, url, key)
     assert taken == {"accepted": 1, "duplicates": 0, "rejected": []}
     assert [run["status"] for run in page["items"]] == ["succeeded"]
 
 
-def test_the_shell_examples_of_ingestion_are_taken(server: Server, key: str) -> None:
+def test_the_shell_examples_of_ingestion_are_taken(url: str, key: str) -> None:
     examples = commands(INGESTION)
     assert examples
     for example in examples:
-        for said in shell(example, server, key):
+        for said in shell(example, url, key):
             assert (said["accepted"] + said["duplicates"] > 0, said["rejected"]) == (True, [])
 
 
-def test_the_examples_of_summaries_and_annotations_are_answered(server: Server, key: str) -> None:
+def test_the_examples_of_summaries_and_annotations_are_answered(url: str, key: str) -> None:
     """After the first event of the README, as a reader would come to them."""
-    shell(commands(README)[0], server, key)
+    shell(commands(README)[0], url, key)
     fleet, client, pipeline, annotation, listed = (
-        said for example in commands(SUMMARIES) for said in shell(example, server, key)
+        said for example in commands(SUMMARIES) for said in shell(example, url, key)
     )
     assert [row["client"] for row in fleet["clients"]] == ["acme"]
     assert (fleet["series"], len(client["series"])) == ([], 24)
@@ -247,32 +249,32 @@ def test_the_examples_of_summaries_and_annotations_are_answered(server: Server, 
     assert listed["items"] == [annotation]
 
 
-def test_the_example_of_alert_rules_goes_from_a_try_to_a_rule_that_tells(server: Server, key: str) -> None:
+def test_the_example_of_alert_rules_goes_from_a_try_to_a_rule_that_tells(url: str, key: str) -> None:
     """After the first event of the README, as a reader would come to it."""
-    shell(commands(README)[0], server, key)
+    shell(commands(README)[0], url, key)
     (example,) = commands(ALERT_RULES)
-    checked, preview, made, telling, versions = shell(example, server, key)
+    checked, preview, made, telling, versions = shell(example, url, key)
     assert checked["target_count"] == 1
     assert [target["pipeline"] for target in preview["items"]] == ["nightly-load"]
     assert (made["version"], made["spec"], telling["spec"]["is_dry_run"]) == (1, checked["spec"], False)
     assert [item["comment"] for item in versions["items"]] == ["it is right", "first try"]
 
 
-def test_the_examples_of_backtests_and_explanations_are_answered(server: Server, key: str) -> None:
+def test_the_examples_of_backtests_and_explanations_are_answered(url: str, key: str) -> None:
     """After the first event of the README, as a reader would come to them."""
-    shell(commands(README)[0], server, key)
+    shell(commands(README)[0], url, key)
     path = f"/v1/alert-rules/{rulebook.BUILTIN_KEY}"
-    assert request(server.url, "PUT", path, key=key, body=rulebook.BUILTIN)[0] == 201
+    assert request(url, "PUT", path, key=key, body=rulebook.BUILTIN)[0] == 201
     (example,) = commands(BACKTESTS)
-    tried, explained = shell(example, server, key)
+    tried, explained = shell(example, url, key)
     assert (tried["target_count"], tried["alert_count"], tried["compared_with"]["alert_count"]) == (1, 0, 0)
     assert tried["only_this"] == tried["only_other"] == {"alert_count": 0, "alerts": []}
     assert (explained["state"], explained["rule"]["kind"]) == ("ok", "ingestion")
 
 
-def test_the_examples_of_silences_are_answered(server: Server, key: str) -> None:
+def test_the_examples_of_silences_are_answered(url: str, key: str) -> None:
     (example,) = commands(ALERTS)
-    preview, made, listed = shell(example, server, key)
+    preview, made, listed = shell(example, url, key)
     assert preview == {"count": 0, "items": []}
     assert listed["items"] == [made]
 
@@ -291,8 +293,8 @@ def test_each_field_of_an_alert_rule_is_explained_with_its_default() -> None:
     assert {name: json.loads(told[name]) for name in plain} == plain
 
 
-def test_each_parameter_and_field_of_a_summary_is_explained(server: Server, key: str) -> None:
-    _, document = request(server.url, "GET", "/openapi.json", key=key)
+def test_each_parameter_and_field_of_a_summary_is_explained(url: str, key: str) -> None:
+    _, document = request(url, "GET", "/openapi.json", key=key)
     operation = document["paths"]["/v1/summary"]["get"]
     parameters = [row[0].strip("`") for row in table(SUMMARIES, "the README](../README.md#the-first-event)):")]
     assert parameters == [parameter["name"] for parameter in operation["parameters"]]
@@ -314,43 +316,43 @@ def events_in(example: str) -> bool:
     return '"occurred_at"' in example
 
 
-def test_every_event_shown_is_taken(server: Server, key: str) -> None:
+def test_every_event_shown_is_taken(url: str, key: str) -> None:
     examples = [example for example in fences(INGESTION, "json") if events_in(example)]
     assert len(examples) >= 4
     for example in examples:
-        status, said = answer(server, key, fresh(example), "Content-Type: application/json")
+        status, said = answer(url, key, fresh(example), "Content-Type: application/json")
         assert (status, said["rejected"]) == (200, []), example
 
 
-def test_every_line_of_events_shown_is_taken_plain_and_compressed(server: Server, key: str) -> None:
+def test_every_line_of_events_shown_is_taken_plain_and_compressed(url: str, key: str) -> None:
     (example,) = fences(INGESTION, "ndjson")
     lines = fresh(example)
     count = len(lines.splitlines())
-    plain = answer(server, key, lines, "Content-Type: application/x-ndjson")
+    plain = answer(url, key, lines, "Content-Type: application/x-ndjson")
     assert plain == (200, {"accepted": count, "duplicates": 0, "rejected": []})
     packings = {"gzip": gzip.compress(lines.encode()), "zstd": zstandard.compress(lines.encode())}
     for encoding, packed in packings.items():
         headers = ("Content-Type: application/x-ndjson", f"Content-Encoding: {encoding}")
-        again = answer(server, key, packed, *headers)
+        again = answer(url, key, packed, *headers)
         assert again == (200, {"accepted": 0, "duplicates": count, "rejected": []})
 
 
-def test_the_answer_shown_is_the_answer_given(server: Server, key: str) -> None:
+def test_the_answer_shown_is_the_answer_given(url: str, key: str) -> None:
     """The example of a mixed batch stands just before its answer."""
     sent, shown = (fences(INGESTION, language)[0] for language in ("json5", "http"))
-    status, said = answer(server, key, fresh(sent), "Content-Type: application/json")
+    status, said = answer(url, key, fresh(sent), "Content-Type: application/json")
     head, _, body = shown.partition("\n\n")
     assert head.split()[1] == str(status)
     assert json.loads(body) == said, json.dumps(said, indent=2)
 
 
-def test_the_example_of_order_turns_out_as_the_table_tells(server: Server, key: str) -> None:
+def test_the_example_of_order_turns_out_as_the_table_tells(url: str, key: str) -> None:
     (example,) = (example for example in fences(INGESTION, "json") if '"retried"' in example)
     told = []
     for event in json.loads(fresh(example)):
-        status, said = answer(server, key, json.dumps(event), "Content-Type: application/json")
+        status, said = answer(url, key, json.dumps(event), "Content-Type: application/json")
         assert (status, said["accepted"]) == (200, 1)
-        (run,) = request(server.url, "GET", "/v1/runs?client=acme&pipeline=retried", key=key)[1]["items"]
+        (run,) = request(url, "GET", "/v1/runs?client=acme&pipeline=retried", key=key)[1]["items"]
         told.append((run["status"], run["finished_at"][11:16], (run["started_at"] or "")[11:16], run["duration_s"]))
     assert told == [
         ("failed", "02:03", "", None),

@@ -22,7 +22,7 @@ from pulsewatch.settings import Settings
 from tests.conftest import VERSION
 from tests.running import ROOT
 
-pytestmark = pytest.mark.database
+pytestmark = pytest.mark.any_postgresql
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root drops to another user")
 
 
@@ -53,6 +53,7 @@ def test_the_first_starts_it_others_join_and_the_last_one_stops_it(data_dir: Pat
         answer(dsn, "select 1")
 
 
+@pytest.mark.database
 def test_data_and_address_outlive_a_restart(data_dir: Path) -> None:
     with make(data_dir) as dsn, psycopg.connect(dsn) as connection:
         connection.execute("create table kept as select 42 as number")
@@ -80,6 +81,7 @@ def test_many_at_once_on_a_new_folder_share_one_server(data_dir: Path) -> None:
     assert make(data_dir).pid() is None
 
 
+@pytest.mark.database
 def test_it_is_closed_to_all_but_those_with_the_password(data_dir: Path) -> None:
     with make(data_dir) as dsn:
         password = data_dir / "postgres.password"
@@ -115,6 +117,7 @@ def test_a_remembered_port_that_somebody_took_is_given_up(data_dir: Path) -> Non
         assert answer(other, "show port") != str(port)
 
 
+@pytest.mark.database
 def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) -> None:
     server = make(data_dir)
     with server as dsn, psycopg.connect(dsn) as connection:
@@ -263,6 +266,7 @@ def test_data_without_their_password_are_refused(data_dir: Path) -> None:
         make(data_dir).__enter__()
 
 
+@pytest.mark.database
 def test_a_broken_configuration_is_told_with_the_servers_words(data_dir: Path) -> None:
     with make(data_dir):
         pass

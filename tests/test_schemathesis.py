@@ -12,6 +12,7 @@ import pytest
 from pulsewatch.auth import Role
 from tests.serving import make_key, serve
 
+pytestmark = pytest.mark.any_postgresql
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 CHECKS = (
     "not_a_server_error",

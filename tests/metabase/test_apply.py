@@ -12,6 +12,8 @@ from tests.metabase.contents import State
 from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake, things
 from tests.metabase.wire import NEWEST, OLDEST, Persona
 
+pytestmark = pytest.mark.any_postgresql
+
 
 def changed_question(specs: Specs, key: str, **changes: object) -> Specs:
     questions = [
@@ -78,6 +80,7 @@ def test_every_table_and_column_is_described_and_keys_lead_to_their_targets(
     }
 
 
+@pytest.mark.database
 def test_every_question_answers_and_every_filter_has_its_values(filled: Fake, specs: Specs, clock: Clock) -> None:
     outcomes = provision.check(access_to(filled), specs, ignore, clock=clock)
     assert [outcome for outcome in outcomes if outcome.trouble is not None] == []

@@ -10,6 +10,8 @@ from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake
 from tests.metabase.wire import NEWEST
 from tests.running import ROOT, Command, run
 
+pytestmark = pytest.mark.any_postgresql
+
 
 @pytest.fixture(scope="module")
 def site(dsn: str, reader_dsn: str) -> Iterator[Fake]:

@@ -14,6 +14,8 @@ from tests.metabase.conftest import Do, access_to, ignore, ours
 from tests.metabase.fake import API_KEY, EMAIL, PASSWORD, READER_PASSWORD, Fake
 from tests.metabase.wire import NEWEST, Persona
 
+pytestmark = pytest.mark.any_postgresql
+
 
 def test_a_key_is_used_where_one_is_given(fake: Fake, apply: Do) -> None:
     fake.set_up()
