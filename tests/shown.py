@@ -24,6 +24,7 @@ from pulsewatch.secretbox import open_box
 from pulsewatch.settings import Settings
 from pulsewatch.submissions import Submission
 from tests.conftest import TEMPLATE, create_database, drop_database
+from tests.running import unmeasured
 
 DAYS = 14
 NOW = datetime.now(UTC)
@@ -33,26 +34,32 @@ ANCHOR = NOW - timedelta(minutes=LIVE_MINUTES)
 
 
 @contextlib.contextmanager
-def shown_database(server: str, name: str) -> Iterator[str]:
+def shown_database(server: str, name: str, days: int = DAYS) -> Iterator[str]:
     """Its address. Loaded through ingestion, and everything derived from it computed."""
     settings = Settings(secret_key=SecretStr("a key of tests that nobody has to keep"), outbound_allow=LOOPBACK)
     dsn = create_database(server, name, TEMPLATE)
     engine = make_engine(dsn, pool_size=4, application_name="tests")
-    history = History.of(SEED, ANCHOR, DAYS)
+    history = History.of(SEED, ANCHOR, days)
     try:
-        loader = Loader(engine, history, max_pipelines=settings.max_pipelines)
-        assert loader.run(breathe, lambda: False)
-        settle(engine, settings)
-        secret = new_signing_secret()
-        with Receiver(secret, 0, lambda _line: None) as receiver:
-            with engine.begin() as connection:
-                make_alerts(connection, open_box(settings), receiver.hook, secret, history.begins_at, ANCHOR)
-            live(engine, settings, history)
-        settle(engine, settings)
+        with unmeasured():
+            fill(engine, settings, history)
         yield dsn
     finally:
         engine.dispose()
         drop_database(server, name)
+
+
+def fill(engine: Engine, settings: Settings, history: History) -> None:
+    """Tell the history, work everything out, and live through the last minutes."""
+    loader = Loader(engine, history, max_pipelines=settings.max_pipelines)
+    assert loader.run(breathe, lambda: False)
+    settle(engine, settings)
+    secret = new_signing_secret()
+    with Receiver(secret, 0, lambda _line: None) as receiver:
+        with engine.begin() as connection:
+            make_alerts(connection, open_box(settings), receiver.hook, secret, history.begins_at, ANCHOR)
+        live(engine, settings, history)
+    settle(engine, settings)
 
 
 def breathe() -> None:
@@ -64,14 +71,16 @@ def live(engine: Engine, settings: Settings, history: History) -> None:
     """What came in since the anchor, minute by minute, and what became of it."""
     known = resolve.Names()
     outbound = Outbound(settings.outbound_networks)
-    for minute in range(LIVE_MINUTES):
-        after = ANCHOR + timedelta(minutes=minute)
-        events = [one.event for one in history.deliveries(history.pipelines, after, after + timedelta(minutes=1))]
+    minutes = [ANCHOR + timedelta(minutes=minute) for minute in range(LIVE_MINUTES)]
+    deliveries = history.deliveries(history.pipelines, ANCHOR, NOW)
+    for after in minutes:
+        until = after + timedelta(minutes=1)
+        events = [one.event for one in deliveries if after < one.arrives_at <= until]
         submission = Submission(SOURCE, items=[*events], indexes=list(range(len(events))))
         now = datetime.now(UTC)
         ingest.store(engine.begin, [submission], known, max_pipelines=settings.max_pipelines, received_at=now)
         work(engine, settings)
-        alerting.tick(engine, after + timedelta(minutes=1), known_at=datetime.now(UTC))
+        alerting.tick(engine, until, known_at=datetime.now(UTC))
         while delivery.deliver(engine, settings, outbound, datetime.now(UTC)) != delivery.Delivered():
             pass
 

@@ -27,7 +27,7 @@ BIG = {
     "run", "run_event", "pipeline_hour", "pipeline_day", "client_hour", "client_day", "slot", "failing_span", "alert",
     "alert_event", "notification", "notification_attempt",
 }  # fmt: skip
-# Of a day out of two weeks, an index that fits reads about a fourteenth; one read whole reads all.
+# Of a day out of a week, an index that fits reads about a seventh; one read whole reads all.
 MOST_READ = 0.4
 RANGES = {"6 h": timedelta(hours=6), "24 h": timedelta(hours=24), "7 d": timedelta(days=7), "30 d": timedelta(days=30)}
 SCANS = "select relname, seq_scan, idx_tup_fetch from pg_stat_xact_all_tables where schemaname = 'pulsewatch'"
@@ -74,8 +74,8 @@ def test_a_query_computes_nothing(query: Query) -> None:
 
 @pytest.fixture(scope="module")
 def shown(server: str) -> Iterator[psycopg.Connection]:
-    """A session as Grafana's role on a database with two weeks of the demo, a deploy, and a client that is a trap."""
-    with shown_database(server, "dashboards") as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+    """A session as Grafana's role on a database with a week of the demo, a deploy, and a client that is a trap."""
+    with shown_database(server, "dashboards", days=7) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("set timezone to 'UTC'")
         connection.execute("update pulsewatch.client set title = %s where slug = 'cedar-health'", (TRAP,))
         # Two of one name: Grafana drops a choice whose text it has seen.

@@ -40,7 +40,7 @@ from pulsewatch.secretbox import SecretBox
 from pulsewatch.settings import Settings
 from pulsewatch.supervisor import UpError
 from tests.conftest import VERSION
-from tests.running import Command, request
+from tests.running import Command, request, unmeasured
 from tests.serving import make_key, scalar, serve_here, wait_until
 from tests.shown import breathe
 
@@ -322,7 +322,8 @@ def paste(line: str) -> Any:
 @pytest.mark.any_postgresql
 @pytest.mark.slow
 def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_told(data_dir: Path) -> None:
-    first = start(data_dir)
+    with unmeasured():
+        first = start(data_dir)
     first.url()
     keys = told_keys(first)
     assert keys.keys() == {role.value for role in Role}
@@ -362,7 +363,8 @@ def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_
     assert request(url, "GET", f"/v1/runs/{run['id']}", key=keys["read"])[1]["status"] == "succeeded"
     assert second.stop(signal.SIGTERM) == 0
 
-    third = start(data_dir, "--fresh")
+    with unmeasured():
+        third = start(data_dir, "--fresh")
     url = third.url()
     fresh_keys = told_keys(third)
     assert request(url, "GET", f"/v1/runs/{run['id']}", key=fresh_keys["read"])[0] == 404
@@ -378,7 +380,8 @@ BOX = SecretBox("a key of tests that nobody has to keep")
 
 
 def alerted(engine: Engine, settings: Settings, history: History) -> None:
-    load(engine, history)
+    with unmeasured():
+        load(engine, history)
     while slots.tick(engine, settings, history.anchor) != slots.Round() or rollups.refresh(
         engine, settings, history.anchor
     ):
