@@ -12,8 +12,8 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
 # Hundreds of them start a process of ours, which else would compile all its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests wait for servers and processes: one more of them than two cores have.
-PYTEST := $(BIN)/python -m pytest -n 3
+# Tests wait for servers and processes: twice as many of them as two cores have.
+PYTEST := $(BIN)/python -m pytest -n 4
 
 $(READY): requirements-dev.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "PulseWatch needs Python 3.11, 3.12 or 3.13" >&2; exit 1; }
@@ -30,18 +30,34 @@ demo: $(READY) ## run everything with a made-up history and live events
 up: $(READY) ## run everything, empty at first
 	@exec $(BIN)/pulsewatch up $(ARGS)
 
-test: $(READY) ## run the tests on PostgreSQL 18 and print the branch coverage of backend/
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+test: $(READY) ## run all but the slow tests on PostgreSQL 18 and print the branch coverage of backend/
+	$(PYTEST) -m "not slow" --cov --cov-report=term $(ARGS)
 
-test-all: test ## the same, then the database tests on PostgreSQL 16
+test-all: test ## the same, then the slow tests, then what depends on PostgreSQL's version on PostgreSQL 16
+	$(PYTEST) -m slow $(ARGS)
 	PULSEWATCH_TEST_POSTGRES=16 $(PYTEST) -m database $(ARGS)
 
+LINTS := lint-style lint-format lint-types lint-imports lint-sql
+.PHONY: $(LINTS)
+
+# All at the same time, each with its output in one piece where make can do that.
 lint: $(READY) ## check style, types, the direction of imports, and SQL
+	@$(MAKE) --no-print-directory --jobs --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync) $(LINTS)
+
+lint-style:
 	$(BIN)/ruff check
+
+lint-format:
 	$(BIN)/ruff format --check
+
+lint-types:
 	$(BIN)/mypy
+
+lint-imports:
 	$(BIN)/lint-imports
-	$(BIN)/sqlfluff lint sql
+
+lint-sql:
+	$(BIN)/sqlfluff lint --processes 2 sql
 
 bench: $(READY) ## measure what docs/performance.md shows (ARGS="--help" lists the options)
 	$(BIN)/python -W ignore::DeprecationWarning -m tests.bench $(ARGS)

@@ -56,7 +56,7 @@ hypothesis.settings.load_profile("pulsewatch")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database: depends on PostgreSQL and its version (set by itself)")
     config.addinivalue_line("markers", "any_postgresql: needs PostgreSQL, but of no matter which version")
-    config.addinivalue_line("markers", "slow: takes many seconds; `make test` runs it all the same")
+    config.addinivalue_line("markers", "slow: takes many seconds; `make test-all` runs it, not `make test`")
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types

@@ -80,6 +80,7 @@ def test_up_takes_events_under_a_key_made_beside_it_and_leaves_nothing_running(u
     assert all(json.loads(line)["message"] for line in up.err)
 
 
+@pytest.mark.slow
 def test_up_tells_its_children_where_the_key_of_the_secrets_lies_and_nobody_else_reads_it(
     up: Command, data_dir: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_up_tells_its_children_where_the_key_of_the_secrets_lies_and_nobody_else
         assert key.read_text().strip() not in "".join(environment)
 
 
+@pytest.mark.slow
 def test_a_second_up_on_the_same_folder_is_told_so_and_ctrl_c_stops_the_first(up: Command, data_dir: Path) -> None:
     second = run("up", "--data-dir", data_dir, "--port", 0, **NEW)
     assert second.process.returncode == 1
@@ -119,6 +121,7 @@ def test_whatever_dies_is_started_again_and_no_connection_is_refused(up: Command
     assert up.stop() == 0
 
 
+@pytest.mark.slow
 def test_up_that_was_killed_takes_its_children_along_and_the_next_one_goes_on(up: Command, data_dir: Path) -> None:
     key = run("key", "create", "--role", "admin", "--data-dir", data_dir, **NEW).out[0].strip()
     request(up.url(), "POST", "/v1/events", key=key, body=[event()])
@@ -132,6 +135,7 @@ def test_up_that_was_killed_takes_its_children_along_and_the_next_one_goes_on(up
     assert server_pid(data_dir) is None
 
 
+@pytest.mark.slow
 def test_up_runs_on_a_database_of_ones_own(empty_database: str, data_dir: Path) -> None:
     with command("up", "--port", 0, "--data-dir", data_dir, PULSEWATCH_DATABASE_URL=empty_database) as started:
         assert request(started.url(), "GET", "/ready")[0] == 200
@@ -152,6 +156,7 @@ def test_a_port_that_is_taken_is_one_line(data_dir: Path) -> None:
     assert server_pid(data_dir) is None
 
 
+@pytest.mark.slow
 def test_up_stops_while_it_starts(data_dir: Path) -> None:
     with command("up", "--data-dir", data_dir, "--port", 0, **NEW) as started:
         until(lambda: (data_dir / "up.lock").exists())
@@ -160,6 +165,7 @@ def test_up_stops_while_it_starts(data_dir: Path) -> None:
     assert server_pid(data_dir) is None
 
 
+@pytest.mark.slow
 def test_up_gives_up_on_an_api_that_cannot_start(data_dir: Path, tmp_path: Path) -> None:
     # A module of the same name that cannot be imported, put before the real one in the api alone.
     (tmp_path / "httptools.py").write_text("raise ImportError('no httptools on this machine')")
@@ -170,6 +176,7 @@ def test_up_gives_up_on_an_api_that_cannot_start(data_dir: Path, tmp_path: Path)
     assert server_pid(data_dir) is None
 
 
+@pytest.mark.slow
 def test_api_and_worker_run_apart_and_share_the_server(data_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -308,6 +315,7 @@ def test_a_role_that_may_not_is_one_line(server: str, database: str) -> None:
     assert failed.stderr == "Error: the database refuses: permission denied for schema pulsewatch\n"
 
 
+@pytest.mark.slow
 def test_a_command_that_is_terminated_stops_the_server_that_nobody_else_uses(data_dir: Path) -> None:
     settings = Settings.model_validate({"data_dir": data_dir, "embedded_version": VERSION})
     with contextlib.ExitStack() as ours:

@@ -62,6 +62,7 @@ def test_data_and_address_outlive_a_restart(data_dir: Path) -> None:
         assert answer(same, "select number from kept") == "42"
 
 
+@pytest.mark.slow
 def test_many_at_once_on_a_new_folder_share_one_server(data_dir: Path) -> None:
     seen: list[tuple[str, str]] = []
     together = threading.Barrier(4)
@@ -166,6 +167,7 @@ def test_it_is_revived_under_the_same_address_as_soon_as_its_port_is_free(
         assert answer(dsn, "select 1") == "1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["revived", "joined"])
 def test_it_does_not_come_back_under_another_address_while_others_know_the_old_one(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -185,6 +187,7 @@ IN_ANOTHER_CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")
 CAN_UNSHARE = shutil.which("unshare") and subprocess.run((*IN_ANOTHER_CONTAINER, "true"), check=False).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAN_UNSHARE, reason="this system lets nobody make a namespace of processes")
 def test_a_server_in_another_container_is_never_joined_by_a_second_one_on_its_data(data_dir: Path) -> None:
     script = (
@@ -277,6 +280,7 @@ def test_a_broken_configuration_is_told_with_the_servers_words(data_dir: Path) -
     assert "no_such_parameter" in str(failure.value)
 
 
+@pytest.mark.slow
 def test_another_major_version_is_refused_with_commands_that_upgrade_it(data_dir: Path) -> None:
     with make(data_dir, embedded_version="16") as dsn, psycopg.connect(dsn) as connection:
         connection.execute("create table kept as select 42 as number")
@@ -321,6 +325,7 @@ def test_as_root_a_folder_the_other_user_cannot_enter_is_named_with_the_cure(dat
     assert f"chmod o+x {closed}" in str(failure.value)
 
 
+@pytest.mark.slow
 @AS_ROOT
 def test_as_root_programs_the_other_user_cannot_enter_are_copied(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch

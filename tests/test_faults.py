@@ -25,6 +25,8 @@ from pulsewatch.settings import Settings
 from tests.conftest import TEMPLATE, VERSION, create_database, drop_database
 from tests.serving import DEADLINE_S, Relay, Server, is_ingest_waiting, make_key, scalar, serve, wait_until
 
+pytestmark = pytest.mark.slow
+
 AT = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
 TABLES = ("client", "pipeline", "run", "run_event", "dirty", "ingest_stat", "ingest_reject")
 
@@ -282,7 +284,6 @@ def breakable(data_dir: Path) -> Iterator[tuple[EmbeddedPostgres, str]]:
         yield embedded, dsn
 
 
-@pytest.mark.slow
 def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_is_ever_acknowledged(
     breakable: tuple[EmbeddedPostgres, str],
 ) -> None:

@@ -124,6 +124,7 @@ def arrivals(draw: st.DrawFn) -> tuple[list[RunEvent], list[list[RunEvent]]]:
     return events, [batch for batch in batches if batch]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_any_order_repetition_and_split_gives_the_run_that_the_set_of_events_makes(

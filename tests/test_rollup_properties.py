@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -123,6 +124,7 @@ def without_conflicts(taken: list[Step]) -> list[Step]:
     return kept
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -140,6 +142,7 @@ def test_once_caught_up_every_row_is_what_the_runs_and_slots_say(
         undone.rollback()
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

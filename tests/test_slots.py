@@ -241,6 +241,7 @@ def stories(draw: st.DrawFn) -> tuple[list[RunEvent], dict[str, tuple[float, flo
     return events, told
 
 
+@pytest.mark.slow
 @hypothesis_settings(
     max_examples=examples(60),
     deadline=None,

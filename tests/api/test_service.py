@@ -127,7 +127,7 @@ def test_uvicorn_serves_the_factory_and_stops_on_sigterm(database: str, key: str
             said = _line_with(server.stderr, "running on")["message"]
             address = said.split()[3]
             headers = {"Authorization": f"Bearer {key}", "X-Request-ID": "from-a-test"}
-            assert httpx.get(f"{address}/v1/clients?limit=5", headers=headers).json()["items"] == []
+            assert httpx.get(f"{address}/v1/clients?limit=5", headers=headers, timeout=60).json()["items"] == []
             line = _line_with(server.stderr, "GET /v1/clients 200")
         finally:
             server.send_signal(signal.SIGTERM)

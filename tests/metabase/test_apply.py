@@ -112,6 +112,7 @@ FIRST_WRITES = [0, 1, 2, 3, 4, 40]
 LAST_WRITES = [-27, -26, *range(-8, 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("persona", [OLDEST, NEWEST], ids=lambda persona: persona.tag)
 @pytest.mark.parametrize("place", [*FIRST_WRITES, *LAST_WRITES])
 def test_a_break_after_any_write_is_made_good_by_the_next_apply(

@@ -10,7 +10,7 @@ from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake
 from tests.metabase.wire import NEWEST
 from tests.running import ROOT, Command, run
 
-pytestmark = pytest.mark.any_postgresql
+pytestmark = [pytest.mark.any_postgresql, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

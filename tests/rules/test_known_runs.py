@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
@@ -86,6 +87,7 @@ def arrivals(draw: st.DrawFn) -> list[list[RunEvent]]:
     return [batch for batch in batches if batch]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_what_is_known_at_a_time_is_what_the_events_received_before_it_make(
@@ -202,6 +204,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENDS, min_size=1, max_size=8, unique_by=lambda event: (event.occurred_at, dedupe_key(event))))
 def test_what_the_pipelines_state_tells_is_what_its_runs_tell(connection: Connection, told: list[RunEvent]) -> None:
