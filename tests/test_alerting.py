@@ -441,3 +441,14 @@ def test_what_is_yet_to_come_is_waited_for_by_each_rule_with_its_own_delay(stage
     looked = [minutes for minutes in range(2, 30) if (found := stage.tick(minutes)) and found.events]
     assert plain(stage.events()) == [(minutes, "fired", 1) for minutes in (6, 8, 16)]
     assert looked == [6, 8, 16]
+
+
+def test_a_rule_over_a_client_that_looks_back_sees_in_time_what_was_known_before(stage: Stage) -> None:
+    """What is received meanwhile enters its view ten minutes later, although nothing else arrives."""
+    stage.receive(0, ended("r0", 0, Status.SUCCEEDED))
+    ticks(stage, 0.5)
+    stage.rule(1, kind="client_no_data", levels={"warning": 1800}, evaluation_delay_s=600)
+    ticks(stage, *range(2, 60))
+    stage.receive(60, ended("r1", 60, Status.SUCCEEDED))
+    ticks(stage, *(minute + 0.5 for minute in range(60, 90)))
+    assert plain(stage.events()) == [(40, "fired", 1), (70.5, "resolved", 0)]

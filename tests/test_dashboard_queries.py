@@ -264,6 +264,9 @@ def test_the_latest_rows_come_from_an_index_in_order(shown: psycopg.Connection, 
     """Nothing is sorted but names: the list ends with its limit, however much there is in the range."""
     (query,) = (query for query in QUERIES if query.name == name)
     statement = expand(query.sql, ranges()["30 d"], choices(Choice((LIVELY[0],)), LIVELY[1]))
-    plan = "\n".join(line for (line,) in shown.execute(f"explain {statement}".encode()).fetchall())
+    with shown.transaction():
+        # Else it is the cheaper way where there are hardly more rows than the limit.
+        shown.execute("set local enable_sort = off")
+        plan = "\n".join(line for (line,) in shown.execute(f"explain {statement}".encode()).fetchall())
     assert "Sort" not in plan, plan
     assert "Seq Scan on run " not in plan, plan

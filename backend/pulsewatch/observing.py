@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 
 from pulsewatch.episodes import Policy
 from pulsewatch.rules.base import Kind, Level, Observation, Verdict, judge
-from pulsewatch.rules.known_runs import COMING_NOW, COMING_SINCE, PARAMS, UNTOLD, held_until
+from pulsewatch.rules.known_runs import COMING, COMING_NOW, PARAMS, UNTOLD, held_until
 from pulsewatch.rules.rule import Rule
 
 # Planning takes as long as looking at a thousand targets: each connection does it once. Whatever the arrays hold, each
@@ -151,7 +151,7 @@ def _is_well(kinds: Sequence[Kind]) -> str:
         if kind.told is not None
     )
     is_well = f"(case rule.kind {cases} end)" if cases else "false"
-    return f"and (target.state <> 'ok' or not touched.is_told or rule.delay_s > 0 or {is_well} is not true)"
+    return f"and (target.state <> 'ok' or touched.is_told is not true or rule.delay_s > 0 or {is_well} is not true)"
 
 
 def _due_live_sql(kinds: Sequence[Kind], *, is_many: bool) -> str:
@@ -246,7 +246,7 @@ with asked as (
 coming as materialized (
     select client_id, pipeline_id, as_of, next_at from coming_now
     union all
-    {COMING_SINCE}
+    {COMING}
 )
 
 select coming.client_id, coming.pipeline_id, coming.as_of, coming.next_at
