@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from pulsewatch.asgi import build
 from pulsewatch.auth import Role, create_key
 from pulsewatch.db import make_engine
-from pulsewatch.serving import OneWriteProtocol
+from pulsewatch.serving import configured
 from pulsewatch.settings import PREFIX, Settings
 from pulsewatch.telemetry import App, Message
 
@@ -135,16 +135,8 @@ def serve(dsn: str, **settings: object) -> Iterator[Server]:
 @contextlib.contextmanager
 def serve_here(dsn: str) -> Iterator[str]:
     """A server in a thread of this process, which is there at once: its address."""
-    config = uvicorn.Config(
-        lambda: build(Settings.model_validate({"database_url": dsn, "log_level": "warning"})),
-        factory=True,
-        loop="uvloop",
-        http=OneWriteProtocol,
-        ws="none",
-        log_config=None,
-        access_log=False,
-    )
-    server = uvicorn.Server(config)
+    settings = Settings.model_validate({"database_url": dsn, "log_level": "warning"})
+    server = uvicorn.Server(configured(lambda: build(settings)))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -23,17 +23,8 @@ from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
 from pulsewatch.db import fetch
 from pulsewatch.episodes import step
-from pulsewatch.observing import (
-    BOUNDS,
-    DUE_SQL,
-    PLANNING,
-    live_sql,
-    looks_again_at,
-    observation_of,
-    policy_of,
-    rules_json,
-    verdict_of,
-)
+from pulsewatch.observing import looks_again_at, observation_of, policy_of, rules_json, verdict_of
+from pulsewatch.observing_sql import BOUNDS, DUE_SQL, PLANNING, live_sql
 from pulsewatch.rules import KINDS
 from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule

@@ -20,7 +20,6 @@ from pulsewatch.backtest_sql import Mode as Mode
 from pulsewatch.db import fetch
 from pulsewatch.episodes import EventKind, Standing, Step, step
 from pulsewatch.observing import (
-    PLANNING,
     Asked,
     looks_again_at,
     observation_of,
@@ -29,6 +28,7 @@ from pulsewatch.observing import (
     rules_json,
     verdict_of,
 )
+from pulsewatch.observing_sql import PLANNING
 from pulsewatch.rules.base import Described, Level, Observation, Verdict
 from pulsewatch.rules.rule import Rule
 

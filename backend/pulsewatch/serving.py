@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import gc
 import socket
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,10 +22,10 @@ SHUTDOWN_S = 10
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-def serve(listener: socket.socket) -> bool:
-    """Serve `pulsewatch.asgi` on a listening socket until SIGTERM or SIGINT; False if it could not start."""
-    config = uvicorn.Config(
-        "pulsewatch.asgi:build",
+def configured(build: str | Callable[[], Any]) -> uvicorn.Config:
+    """How an application is served: `build` makes it, or names what does."""
+    return uvicorn.Config(
+        build,
         factory=True,
         loop="uvloop",
         http=OneWriteProtocol,
@@ -36,8 +37,12 @@ def serve(listener: socket.socket) -> bool:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+
+
+def serve(listener: socket.socket) -> bool:
+    """Serve `pulsewatch.asgi` on a listening socket until SIGTERM or SIGINT; False if it could not start."""
     gc.set_threshold(*GC_THRESHOLDS)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(configured("pulsewatch.asgi:build"))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return server.started
