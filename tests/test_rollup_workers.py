@@ -105,15 +105,22 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lag_s", "is_pouring_in", "began_at"),
+    ("took_s", "lag_s", "is_pouring_in", "began_at"),
     [
-        (1.0, True, [100.0, 112.0]),
-        (1.0, False, [100.0, 104.0, 111.0, 114.0]),
-        (60.0, True, [100.0, 104.0, 111.0, 114.0]),
+        (3, 1.0, True, [100.0, 112.0, 199.0]),
+        (3, 1.0, False, [100.0, 104.0, 111.0, 114.0, 199.0, 202.0]),
+        (3, 60.0, True, [100.0, 104.0, 111.0, 114.0, 199.0, 202.0]),
+        # It caught up on what had waited, and events still come.
+        (90, 1.0, True, [100.0, 200.0]),
     ],
 )
 def test_a_tick_that_took_long_rests_for_longer_while_events_pour_in_unless_it_is_far_behind(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, lag_s: float, is_pouring_in: bool, began_at: list[float]
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    took_s: float,
+    lag_s: float,
+    is_pouring_in: bool,
+    began_at: list[float],
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock[0])
@@ -121,14 +128,14 @@ def test_a_tick_that_took_long_rests_for_longer_while_events_pour_in_unless_it_i
 
     def refresh(*_: object, **__: object) -> int:
         began.append(clock[0])
-        clock[0] += 3
+        clock[0] += took_s
         return 0
 
     monkeypatch.setattr(rollups, "refresh", refresh)
     monkeypatch.setattr(rollups, "lag", lambda _: (1, lag_s))
     monkeypatch.setattr(rollups, "is_pouring_in", lambda _: is_pouring_in)
     tick = Refresher(engine, SETTINGS)
-    for now in (100.0, 104.0, 111.0, 112.0):
+    for now in (100.0, 104.0, 111.0, 112.0, 199.0, 200.0):
         clock[0] = max(clock[0], now)
         tick(NOW)
     assert began == began_at

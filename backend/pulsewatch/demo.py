@@ -87,11 +87,12 @@ def run(settings: Settings, *, fresh: bool) -> None:
         days = max(1, min(HISTORY_DAYS, settings.keep_events_days - 1))
         history = History.of(SEED, memory.anchor, days)
         loader = Loader(engine, history, max_pipelines=settings.max_pipelines)
+        is_whole = True
         if memory.told_until is None and not signals.is_over() and loader.run(stack.turn, signals.is_over):
             _settle(engine)
             memory.told_until = memory.anchor
             memory.write(path)
-            await_numbers(engine, stack.turn, signals.is_over)
+            is_whole = await_numbers(engine, stack.turn, signals.is_over)
         if memory.told_until is None or signals.is_over():
             return
 
@@ -106,7 +107,8 @@ def run(settings: Settings, *, fresh: bool) -> None:
             memory.write(path)
             with Feeder(history, stack.url, memory.keys[auth.Role.INGEST], told_until, remember):
                 with contextlib.suppress(OSError):  # the api has just died, and is being brought back
-                    Console().print(table(summary(stack.url, memory.keys[auth.Role.READ], datetime.now(UTC))))
+                    seen = summary(stack.url, memory.keys[auth.Role.READ], datetime.now(UTC))
+                    Console().print(table(seen, is_whole=is_whole))
                 click.echo("\n".join(guide(stack, settings, memory.keys, receiver.url, datetime.now(UTC))))
                 while not signals.is_over():
                     stack.turn()

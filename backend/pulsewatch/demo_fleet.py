@@ -22,12 +22,15 @@ PATIENCE_S = 90
 MOST_CLIENTS = 8
 
 
-def await_numbers(engine: Engine, between: Callable[[], None], is_over: Callable[[], bool]) -> None:
-    """Wait until the worker has worked out what the history touches, and say so meanwhile."""
-    deadline = time.monotonic() + PATIENCE_S
+def await_numbers(
+    engine: Engine, between: Callable[[], None], is_over: Callable[[], bool], patience_s: float = PATIENCE_S
+) -> bool:
+    """Wait until the worker has worked out what the history touches, and say so meanwhile; False: it still does."""
+    deadline = time.monotonic() + patience_s
     with Console().status("Working out slots, hours and days"):
         while not is_over() and time.monotonic() < deadline and _waiting(engine):
             between()
+    return not _waiting(engine)
 
 
 def _waiting(engine: Engine) -> bool:
@@ -55,9 +58,11 @@ def summary(url: str, key: str, now: datetime) -> dict[str, Any]:
     return answer
 
 
-def table(answer: Mapping[str, Any]) -> Table:
-    """The fleet and its clients with the lowest success rates."""
+def table(answer: Mapping[str, Any], *, is_whole: bool = True) -> Table:
+    """The fleet and its clients with the lowest success rates; says where these are not all worked out yet."""
     drawn = Table(title="The fleet in the last seven days (/v1/summary)", title_justify="left", box=SIMPLE_HEAD)
+    if not is_whole:
+        drawn.caption = "The worker is still working these out; ask /v1/summary again in a minute."
     drawn.add_column("client")
     for name in ("runs", "success", "failed", "late", "missed", "p50", "p95"):
         drawn.add_column(name, justify="right")
