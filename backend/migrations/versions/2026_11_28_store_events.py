@@ -40,13 +40,23 @@ def _within_attempt(**functions: str) -> str:
     )
 
 
-def _merge(on_conflict: str) -> str:
+# Told of events that may have been there already; of a batch of new ones it would cost as much as an index.
+_FRESH = """
+        case
+            when count(*) < cardinality(batch)
+                then json_agg(json_build_array(fresh.client_id, replace(fresh.dedupe_key::text, '-', '')))
+        end
+"""
+
+
+def _merge(*, is_looking: bool) -> str:
     """The statement that stores the events of a batch and merges them into their runs.
 
     Inserts take the rows in the order in which the caller has sorted them, by run, so that two writers meet in the same
-    order and never deadlock. `fresh` tells which events were new, where it was not all of them; the lag is that of the
-    new ones.
+    order and never deadlock. `is_looking`: events may be there already; `fresh` tells which were new, if that is not
+    all of them. The lag is that of the new ones.
     """
+    on_known = "on conflict (client_id, occurred_at, dedupe_key) do nothing" if is_looking else ""
     return f"""
     with item as materialized (
         select * from unnest(batch) as item
@@ -61,8 +71,8 @@ def _merge(on_conflict: str) -> str:
             client_id, occurred_at, dedupe_key, content_digest, run_id, pipeline_id, status, attempt, flags, started_at,
             scheduled_at, duration_s, event_id, message, error_class, url, metrics, attributes, parent
         from item
-        {on_conflict}
-        returning client_id, occurred_at, dedupe_key
+        {on_known}
+        returning {"client_id, dedupe_key, " if is_looking else ""}occurred_at
     ),
 
     merged as (
@@ -144,12 +154,10 @@ def _merge(on_conflict: str) -> str:
         where touched.at is not null
     )
 
+    -- Read first, so that events are stored before their runs, by every writer.
     select
         count(*),
-        case
-            when count(*) < cardinality(batch)
-                then json_agg(json_build_array(fresh.client_id, replace(fresh.dedupe_key::text, '-', '')))
-        end,
+        {_FRESH if is_looking else "null"},
         coalesce(sum(greatest(date_part('epoch', now() - fresh.occurred_at), 0)), 0),
         coalesce(greatest(date_part('epoch', now() - min(fresh.occurred_at)), 0), 0)
     into fresh_count, fresh, lag_s_sum, lag_s_max
@@ -171,13 +179,13 @@ as $$
 begin
     if date_part('epoch', now()) > coalesce(nullif(current_setting('{LOOKING_UNTIL}', true), ''), '0')::float then
         begin
-            {_merge("")}
+            {_merge(is_looking=False)}
             return;
         exception when unique_violation then
             perform set_config('{LOOKING_UNTIL}', (date_part('epoch', now()) + 60)::text, false);
         end;
     end if;
-    {_merge("on conflict (client_id, occurred_at, dedupe_key) do nothing")}
+    {_merge(is_looking=True)}
 end
 $$
 """
