@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from pulsewatch import alerting, rulebook
+from pulsewatch import alerting, looking, rulebook
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.settings import Settings
+from pulsewatch.worker import Evaluator
 from tests.alert_stage import Stage, at, plain
 from tests.running import Command
 from tests.telling import add_channel
@@ -385,6 +386,37 @@ def test_a_rule_that_asks_for_more_than_can_be_worked_out_leaves_the_others_of_i
     assert stage.events() == [(2, "absurd", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]
 
 
+def test_the_worker_looks_again_with_care_where_some_rule_cannot_be_evaluated(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[bool] = []
+
+    def look(*told: Any, **also: Any) -> list[looking.Seen]:
+        done.append(True)
+        return looking.look(*told, **also)
+
+    monkeypatch.setattr(alerting, "look", look)
+    evaluator = Evaluator(stage.engine)
+    fail_twice(stage)
+    stage.rule(1, "fresh", kind="freshness", levels={"warning": 6000})
+
+    def tick(minute: float) -> list[str]:
+        stage.work(minute)
+        assert evaluator(at(minute)) is not None
+        return sorted(kind for _, pipeline, kind, _ in stage.events() if pipeline != "-")
+
+    with stage.engine.begin() as connection:
+        connection.execute(text("alter table pulsewatch.pipeline_hour rename column last_success_at to gone"))
+    assert tick(2) == ["error", "fired"]
+    assert len(done) == 2  # what measures time is looked at by itself
+    with stage.engine.begin() as connection:
+        connection.execute(text("alter table pulsewatch.pipeline_hour rename column gone to last_success_at"))
+    # It measures time: after a gap it would wait.
+    tick(2.5)
+    assert tick(3) == ["error", "error_cleared", "fired"]
+    assert len(done) == 2
+
+
 ENDLESS = """
 create or replace function pulsewatch.run_as_known(
     of_client bigint, of_run uuid, from_at timestamptz, until_at timestamptz, known_before timestamptz
@@ -407,8 +439,8 @@ $$
 def test_a_rule_that_takes_too_long_leaves_the_others_of_its_kind_alone(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(alerting, "KIND_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(alerting, "LEAST_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(looking, "KIND_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(looking, "LEAST_TIMEOUT_S", 1.0)
     names = ("endless", "other", "sane")
     for name in names:
         stage.receive(0, ended("r1", 0, pipeline=name), ended("r2", 0.5, pipeline=name))

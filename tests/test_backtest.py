@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from pulsewatch import alert_targets, alerting, backtest
+from pulsewatch import alert_targets, alerting, backtest, looking
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.rules import KINDS
@@ -127,17 +127,17 @@ def play(stage: Stage, seed: int, minutes: int) -> None:
 @pytest.fixture
 def seen_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has every tick look a second time, at all that is touched: what it passes by is nothing that it would write."""
-    look = alerting._look
+    look = looking._look_at_once
     thoroughly = {name: replace(kind, told=None) for name, kind in KINDS.items()}
 
-    def look_both_ways(connection: Connection, *arguments: Any) -> list[tuple[Row[Any], bool]]:
+    def look_both_ways(connection: Connection, *arguments: Any) -> list[looking.Seen]:
         seen = look(connection, *arguments)
         with monkeypatch.context() as patch:
-            patch.setattr(alerting, "KINDS", thoroughly)
+            patch.setattr(looking, "KINDS", thoroughly)
             assert look(connection, *arguments) == seen
         return seen
 
-    monkeypatch.setattr(alerting, "_look", look_both_ways)
+    monkeypatch.setattr(looking, "_look_at_once", look_both_ways)
 
 
 @pytest.mark.usefixtures("seen_both_ways")

@@ -8,35 +8,23 @@ Everything of a tick commits together: marks are gone, standings, alerts and eve
 to send. A tick that is killed has done nothing; the next one does it.
 """
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import groupby
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Row
-from sqlalchemy.exc import DataError, DBAPIError
 
 from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
 from pulsewatch.db import fetch
 from pulsewatch.episodes import step
-from pulsewatch.observing import looks_again_at, observation_of, policy_of, rules_json, verdict_of
-from pulsewatch.observing_sql import BOUNDS, DUE_SQL, PLANNING, live_sql
-from pulsewatch.rules import KINDS
+from pulsewatch.looking import Seen, look, look_or_fail
+from pulsewatch.observing import looks_again_at, observation_of, policy_of, verdict_of
 from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule
 
-log = logging.getLogger(__name__)
-
-# A kind that takes longer is an error of its rules, not of all; of the rule that takes so long, where that is found.
-KIND_TIMEOUT_S = 10.0
-LEAST_TIMEOUT_S = 2.0
-# No longer than that: ticks must go on.
-SEARCH_TIMEOUT_S = 30.0
-QUERY_CANCELED = "57014"
 TRY_AGAIN_AFTER = timedelta(minutes=1)
 
 # The instant up to which everything is known. A transaction of ingestion that is open may commit events received when
@@ -78,15 +66,27 @@ select date_bin(
 
 # Pipelines as texts of arrays, which go back as they are: no number is turned over on the way.
 TAKE_MARKS = """
-with taken as (
+with known as (
+    delete from pulsewatch.alert_mark where marked_at < %(known_at)s returning client_id, pipeline_id, is_defined
+),
+
+defined as (
     delete from pulsewatch.alert_mark
-    where marked_at < %(known_at)s or is_defined
+    where marked_at >= %(known_at)s and is_defined
     returning client_id, pipeline_id, is_defined
+),
+
+taken as (
+    select * from known
+    union all
+    select * from defined
 ),
 
 touched as materialized (
     select client_id, pipeline_id, bool_or(is_defined) as is_defined
     from taken
+    -- Always true. The planner takes the room that marks left for marks, and would make a table for all of them.
+    where pipeline_id + 0 = pipeline_id
     group by client_id, pipeline_id
 ),
 
@@ -154,39 +154,43 @@ on conflict (as_of) do update set
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What a tick did: how many pipelines were touched, how many standings changed, how many events there were."""
+    """What a tick did: how many pipelines were touched, how many standings changed, how many events there were.
+
+    `has_errors`: some targets could not be looked at.
+    """
 
     as_of: datetime
     touched: int
     changed: int
     events: int
     frozen_because: str | None
+    has_errors: bool
 
 
-def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None) -> Ticked | None:
+def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None, is_careful: bool = True) -> Ticked | None:
     """Evaluate what changed and what is due, for the latest instant of the grid up to which all is known.
 
     None: another worker does it, or that instant was done. `known_at` is for histories that were received later than
-    what they tell of: then `now` itself is evaluated, by what had been received before `known_at`.
+    what they tell of: then `now` itself is evaluated, by what had been received before `known_at`. Without `is_careful`
+    it raises LookFailedError where some rule cannot be looked at, and has done nothing then.
     """
     began = monotonic()
     with engine.begin() as connection:
-        if not connection.exec_driver_sql(alert_writing.TRY_ALERTING_LOCK).scalar_one():
+        if fetch(connection, alert_writing.TRY_ALERTING_LOCK) == [(False,)]:
             return None
         last = gate.last_tick(connection, now)
         as_of = now if known_at is not None else known_until(connection, now)
         if last is not None and as_of <= last.as_of:
             gate.still_there(connection, last)
             return None
-        return evaluate(connection, as_of, known_at or as_of, last, began, now)
+        return evaluate(connection, as_of, known_at or as_of, last, began, now, is_careful=is_careful)
 
 
 def known_until(connection: Connection, now: datetime) -> datetime:
     """The latest instant of the grid before which everything that was received is committed and worked out."""
-    received_until = connection.exec_driver_sql(RECEIVED_UNTIL).scalar_one()
-    values = {"now": now, "received_until": received_until}
-    found: datetime = connection.exec_driver_sql(KNOWN_UNTIL, values).scalar_one()
-    return found
+    ((received_until,),) = fetch(connection, RECEIVED_UNTIL)
+    ((found,),) = fetch(connection, KNOWN_UNTIL, {"now": now, "received_until": received_until})
+    return cast("datetime", found)
 
 
 def evaluate(
@@ -196,10 +200,13 @@ def evaluate(
     last: gate.LastTick | None = None,
     began: float | None = None,
     now: datetime | None = None,
+    *,
+    is_careful: bool = True,
 ) -> Ticked:
     """Do all of a tick within the caller's transaction, who holds ALERTING_LOCK.
 
     `now` is the time of the moment where it is later than as_of. It decides nothing but what silences hold back.
+    `is_careful` as for `tick`.
     """
     began = monotonic() if began is None else began
     record: dict[str, Any] = {
@@ -213,19 +220,19 @@ def evaluate(
     }
     if record["away_s"] is not None:
         # The rule that tells of it reads it there.
-        connection.exec_driver_sql(RECORD, record)
+        fetch(connection, RECORD, record)
     marks = connection.exec_driver_sql(TAKE_MARKS, {"known_at": known_at}).one()
     if marks.defined:
         alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
     due = {"as_of": as_of, "known_at": known_at, "client_ids": marks.client_ids, "pipeline_ids": marks.pipeline_ids}
     rules = alert_targets.load_rules(connection)
     is_many = marks.touched_count >= max(MANY, GOOD_PART * marks.pipeline_count)
-    connection.exec_driver_sql(PLANNING)
     if not marks.touched_count:
         # Most ticks find nothing, and no statement is the cheapest.
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
         rules = [rule for rule in rules if rule.id in due_rules]
     changed = events = 0
+    has_errors = False
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
         frozen_because = gate.frozen_because(connection, last, as_of) if is_timed else None
@@ -235,7 +242,8 @@ def evaluate(
         if frozen_because is not None:
             connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
             continue
-        seen = _look(connection, those, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+        seen = (look if is_careful else look_or_fail)(connection, those, due, is_many=is_many)
+        has_errors = has_errors or any(is_error for _, is_error in seen)
         changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
         changed += len(changes)
         events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
@@ -246,63 +254,11 @@ def evaluate(
         "frozen_because": frozen_because,
         "duration_s": monotonic() - began,
     }
-    connection.exec_driver_sql(RECORD, record)
-    return Ticked(as_of, marks.touched_count, changed, events, frozen_because)
+    fetch(connection, RECORD, record)
+    return Ticked(as_of, marks.touched_count, changed, events, frozen_because, has_errors)
 
 
-def _look(
-    connection: Connection,
-    rules: Sequence[Rule],
-    due: Mapping[str, Any],
-    is_many: bool,
-    timeout_s: float,
-    until: float,
-) -> list[tuple[Row[Any], bool]]:
-    """What there is to see of rules; with each row, whether it could not be looked at.
-
-    What a rule asks for, or a run reports, may be more than the database can work out, or takes too long: then each
-    kind is looked at by itself, and the others of its kind without it, halves by halves, until that time of the
-    monotonic clock.
-    """
-    by_kind = _by_kind(rules)
-    values = {**due, "rules": rules_json(rules), "rule_ids": [rule.id for rule in rules]}
-    statement = live_sql(tuple(KINDS[name] for name in by_kind), is_many=is_many)
-    try:
-        with connection.begin_nested():
-            bounds = {"timeout_ms": int(timeout_s * 1000), "by_key": "off" if is_many else "on"}
-            connection.exec_driver_sql(BOUNDS, bounds)
-            seen = [(row, False) for row in connection.exec_driver_sql(statement, values)]
-        if is_many:
-            # What is written is little, whatever was touched.
-            connection.exec_driver_sql(BOUNDS, {**bounds, "by_key": "on"})
-        return seen
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise
-        if len(by_kind) > 1:
-            return [
-                row
-                for some in by_kind.values()
-                for row in _look(connection, some, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
-            ]
-        is_slow = getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
-        if (is_slow or isinstance(error, DataError)) and len(rules) > 1 and monotonic() < until:
-            half, less_s = len(rules) // 2, max(timeout_s / 2, LEAST_TIMEOUT_S) if is_slow else timeout_s
-            return [
-                *_look(connection, rules[:half], due, is_many, less_s, until),
-                *_look(connection, rules[half:], due, is_many, less_s, until),
-            ]
-        why = str(error.orig).strip().split("\n")[0]
-        log.error("alert rules of kind %s cannot be evaluated: %s", *by_kind, why)
-        return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, values)]
-
-
-def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-    ordered = sorted(rules, key=lambda rule: (rule.spec.kind, rule.id))
-    return {name: list(group) for name, group in groupby(ordered, key=lambda rule: rule.spec.kind)}
-
-
-def _changes(seen: Iterable[tuple[Row[Any], bool]], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:
+def _changes(seen: Iterable[Seen], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:
     """What is to be written: a standing, or the time to look again."""
     changes = []
     for row, is_error in seen:

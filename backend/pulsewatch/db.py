@@ -8,9 +8,9 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
-from sqlalchemy import Connection, Engine, MetaData, create_engine
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 
 SCHEMA = "pulsewatch"
 
@@ -30,6 +30,8 @@ ERASING = "set local pulsewatch.erasing = 'on'"
 CONNECT_TIMEOUT_S = 5
 # The session's zone decides how text without an offset is read and how hours are cut: always UTC.
 SESSION_OPTIONS = "-c timezone=UTC -c client_encoding=UTF8"
+# To plan anew what is done again and again takes longer than to do it.
+PLAN_ONCE = " -c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"
 
 
 class Binary(bytes):
@@ -83,22 +85,33 @@ def make_engine(
     """An engine with a bounded pool; a statement that runs longer than the timeout is cancelled.
 
     Routes run in a pool of threads that is set to the same size, so that no thread waits for a connection
-    that another waiting thread holds. `is_probing` asks a connection whether it lives before each use: only who tries
-    again by himself can do without. `is_preparing` prepares each statement at its first use, not only at its sixth: for
-    connections that do the same again and again. A rollback makes a connection forget what it has prepared, and so does
-    each use that ends without a commit.
+    that another waiting thread holds. `is_probing` looks before each use whether the server has closed the connection,
+    and takes another then: only who tries again by himself can do without. `is_preparing` prepares each statement at
+    its first use, not only at its sixth, and plans it once, whatever the parameters: for connections that do the same
+    again and again. A rollback makes a connection forget what it has prepared, and so does each use that ends without
+    a commit.
     """
-    return create_engine(
+    session = _session(application_name, statement_timeout_s)
+    if is_preparing:
+        session |= {"prepare_threshold": 0, "options": session["options"] + PLAN_ONCE}
+    engine = create_engine(
         sqlalchemy_url(dsn),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=is_probing,
         # A traceback must not carry what clients sent.
         hide_parameters=True,
-        connect_args=_session(application_name, statement_timeout_s)
-        | ({"prepare_threshold": 0} if is_preparing else {}),
+        connect_args=session,
     )
+    if is_probing:
+        event.listen(engine, "checkout", _refuse_dead)
+    return engine
+
+
+def _refuse_dead(driver: psycopg.Connection, *_: object) -> None:
+    """Have the pool connect anew where the server has gone. Asking the server would take a round trip each time."""
+    if driver.closed or is_dead(driver.pgconn):
+        raise InvalidatePoolError
 
 
 def _session(application_name: str, statement_timeout_s: float | None) -> dict[str, Any]:

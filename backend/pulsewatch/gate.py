@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from pulsewatch.db import fetch
 from pulsewatch.observing import Asked, observe
 from pulsewatch.rulebook import BUILTIN, BUILTIN_KEY, normalised
 from pulsewatch.rules.ingestion import ARRIVED, LAST_AT
@@ -113,8 +114,8 @@ class LastTick:
 
 def last_tick(connection: Connection, now: datetime) -> LastTick | None:
     """The latest tick there was; None if there was none ever."""
-    row = connection.exec_driver_sql(LAST_TICK, {"now": now}).one_or_none()
-    return None if row is None else LastTick(row.as_of, row.seen_at, row.now, row.doubted_at)
+    found = fetch(connection, LAST_TICK, {"now": now})
+    return LastTick(*found[0]) if found else None
 
 
 def still_there(connection: Connection, last: LastTick) -> None:
@@ -139,12 +140,13 @@ def frozen_because(connection: Connection, last: LastTick | None, as_of: datetim
 
 def is_doubted(connection: Connection, as_of: datetime) -> bool:
     """Whether events should arrive and do not: at first by how long it is usually silent, then by what should come."""
-    silence = connection.exec_driver_sql(SILENCE, {"as_of": as_of}).one_or_none()
-    if silence is None:
+    found = fetch(connection, SILENCE, {"as_of": as_of})
+    if not found:
         return False
-    if silence.usual_s is not None and silence.usual_s <= silence.silent_s < DECIDED_AFTER_S:
+    silent_s, usual_s = found[0]
+    if usual_s is not None and usual_s <= silent_s < DECIDED_AFTER_S:
         return True
-    if silence.silent_s < LONGEST_S:
+    if silent_s < LONGEST_S:
         return False
     (seen,) = observe(connection, RULE, [Asked(0, 0, as_of, None, as_of)])
     return float((seen.evidence or {})["silent_s"]) >= LONGEST_S

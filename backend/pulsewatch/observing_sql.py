@@ -12,17 +12,20 @@ from pulsewatch.rules.known_runs import COMING, COMING_NOW, PARAMS, UNTOLD, held
 
 # Planning takes as long as looking at a thousand targets: each connection does it once. Whatever the arrays hold, each
 # target is looked up by its key. What is looked at by the thousand stays in memory.
-PLANNING = """
-select
+_PLANNING = """
     set_config('plan_cache_mode', 'force_generic_plan', true), set_config('jit', 'off', true),
     set_config('enable_seqscan', 'off', true), set_config('work_mem', '32MB', true)
 """
-# How long a look may take (ms); off: a good part of all targets is found in half the time by reading them all.
-BOUNDS = """
+PLANNING = f"select {_PLANNING}"
+# The same for a look that may take so long (ms). off: a good part of all targets is found in half the time by reading
+# them all. A bitmap is made of all that the index ever held, and does not find out what is gone.
+BOUNDS = f"""
 select
+    {_PLANNING},
     set_config('statement_timeout', %(timeout_ms)s::text, true),
     set_config('enable_nestloop', %(by_key)s, true),
-    set_config('enable_mergejoin', %(by_key)s, true)
+    set_config('enable_mergejoin', %(by_key)s, true),
+    set_config('enable_bitmapscan', 'off', true)
 """
 
 _RULES = f"""
@@ -73,8 +76,8 @@ unsettled as materialized (
 def _due_sql(columns: str = "", carried: str = "", state: str = "", by_key: str = BY_KEY, unless: str = "") -> str:
     """The targets of rules that marks touch (those of a client as a whole too), and those that are due.
 
-    Beside them what `state` tells of each pipeline, once for all its rules: `columns`, `carried` as touched.*.
-    `unless` leaves out targets that are touched and not due.
+    Beside them what `state` tells of each pipeline, once for all its rules: `columns`, `carried` as columns of a row.
+    `unless`, joins and a condition, leaves out targets that are touched and not due.
     """
     return f"""
 touched as materialized (
@@ -86,17 +89,21 @@ touched as materialized (
 due as materialized (
     select
         target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state <> 'ok' as is_waiting
-        {carried}
-    from touched
-    cross join lateral (
-        select
-            target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state, target.deadline_at
-        from pulsewatch.alert_target as target
-        where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
+        {carried.format(row="target")}
+    from (
+        select target.* {carried.format(row="touched")}
+        from touched
+        cross join lateral (
+            select
+                target.client_id, target.pipeline_id, target.rule_id, target.target_since, target.state,
+                target.deadline_at
+            from pulsewatch.alert_target as target
+            where target.client_id = touched.client_id and target.pipeline_id = touched.pipeline_id
+            {by_key}
+        ) as target
+        where target.rule_id = any(%(rule_ids)s) and (target.deadline_at is null or target.deadline_at > %(as_of)s)
         {by_key}
     ) as target
-    {unless and "join rule on rule.rule_id = target.rule_id"}
-    where target.rule_id = any(%(rule_ids)s) and (target.deadline_at is null or target.deadline_at > %(as_of)s)
     {unless}
     union all
     select target.client_id, target.pipeline_id, target.rule_id, target.target_since, true {columns}
@@ -123,27 +130,30 @@ def _of_state(table: str) -> str:
     return ", ".join(f"{table}.{column}" for column in _OF_STATE)
 
 
-def _is_well(kinds: Sequence[Kind]) -> str:
-    """Whether the state tells of a target that nothing is to be written: no run is looked at, and no row made."""
+def _unless_well(kinds: Sequence[Kind]) -> str:
+    """Leaves out targets of which the state tells that nothing is to be written: no run is looked at, no row made."""
     cases = "\n".join(
-        f"""when '{kind.name}' then (
-            select {kind.told.where}
-                and coalesce(not {_is_bad(f"({kind.told.value})")}, not rule.is_lack_told)
-                and coalesce(
-                    {kind.told.next_at} + make_interval(secs => rule.delay_s)
-                    >= coalesce(target.deadline_at, 'infinity'),
-                    true
-                )
-            from (
-                select %(as_of)s::timestamptz as as_of, rule.params, rule.width, rule.statuses, rule.thresholds,
-                    {_of_state("touched")}
-            ) as asked
-        )"""
+        f"""when '{kind.name}' then
+            {kind.told.where}
+            and coalesce(not {_is_bad(f"({kind.told.value})")}, not rule.is_lack_told)
+            and coalesce(
+                {kind.told.next_at} + make_interval(secs => rule.delay_s) >= coalesce(target.deadline_at, 'infinity'),
+                true
+            )
+        """
         for kind in kinds
         if kind.told is not None
     )
     is_well = f"(case rule.kind {cases} end)" if cases else "false"
-    return f"and (target.state <> 'ok' or touched.is_told is not true or rule.delay_s > 0 or {is_well} is not true)"
+    return f"""
+    join rule on rule.rule_id = target.rule_id
+    cross join lateral (
+        select
+            %(as_of)s::timestamptz as as_of, rule.params, rule.width, rule.statuses, rule.thresholds,
+            {_of_state("target")}
+    ) as asked
+    where target.state <> 'ok' or target.is_told is not true or rule.delay_s > 0 or {is_well} is not true
+    """
 
 
 def _due_live_sql(kinds: Sequence[Kind], *, is_many: bool) -> str:
@@ -158,7 +168,7 @@ def _due_live_sql(kinds: Sequence[Kind], *, is_many: bool) -> str:
     and (target.client_id, target.pipeline_id) not in (select client_id, pipeline_id from coming_now) as is_told,
     {_of_state("state")}
         """,
-        f", touched.is_settled, touched.last_run_first_at, touched.is_told, {_of_state('touched')}",
+        f", {{row}}.is_settled, {{row}}.last_run_first_at, {{row}}.is_told, {_of_state('{row}')}",
         f"""
     left join lateral (
         select state.last_run_first_at, {_of_state("state")}
@@ -172,7 +182,7 @@ def _due_live_sql(kinds: Sequence[Kind], *, is_many: bool) -> str:
     ) as settled
         """,
         "" if is_many else BY_KEY,
-        _is_well(kinds),
+        _unless_well(kinds),
     )
 
 

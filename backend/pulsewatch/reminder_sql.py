@@ -2,8 +2,6 @@
 
 from pulsewatch.delivery_sql import IS_TOLD
 
-IS_ANYTHING = "select exists (select from pulsewatch.notification where status = 'held')"
-
 # Over while its channel was off: told where somebody was told that it went on.
 SET_FREE = f"""
 with ended as (
@@ -225,6 +223,31 @@ where last.status = 'pending'
         )
     )
 order by last.client_id, last.id
+"""
+
+# Mostly there is nothing, and one statement tells so. To find out who was not told takes long; nobody can have been
+# left out since the alert fired, where neither its rule nor any channel has changed.
+IS_ANYTHING = f"""
+select
+    exists (select from pulsewatch.notification where status = 'held')
+    or exists ({DUE})
+    or exists ({WAITING})
+    or exists (
+        select
+        from pulsewatch.alert
+        join pulsewatch.alert_rule as rule on rule.id = alert.rule_id
+        join pulsewatch.alert_rule_version as version on version.rule_id = rule.id and version.version = rule.version
+        where alert.resolved_at is null
+            and not alert.is_dry_run
+            and (
+                version.created_at > alert.fired_at
+                or exists (
+                    select
+                    from pulsewatch.channel
+                    where channel.deleted_at is null and channel.created_at > alert.fired_at
+                )
+            )
+    )
 """
 
 HOLD = """

@@ -38,19 +38,19 @@ def remind(connection: Connection, as_of: datetime, now: datetime | None = None)
 
     `now` is the time of the moment where evaluation lags behind: a silence of then holds back as well.
     """
-    now = as_of if now is None else now
-    held: list[Mapping[str, Any]] = []
-    if fetch(connection, IS_ANYTHING)[0][0]:
-        connection.exec_driver_sql(DELIVERY_LOCK)
-        fetch(connection, SET_FREE, {"as_of": as_of})
-        held = [dict(row) for row in connection.exec_driver_sql(HELD).mappings()]
-    due = [dict(row) for row in connection.exec_driver_sql(DUE, {"as_of": as_of}).mappings()]
-    waiting = [dict(row) for row in connection.exec_driver_sql(WAITING, {"as_of": as_of, "now": now}).mappings()]
-    untold = [dict(row) for row in connection.exec_driver_sql(UNTOLD).mappings()]
-    if not held and not due and not waiting and not untold:
+    times = {"as_of": as_of, "now": as_of if now is None else now}
+    if fetch(connection, IS_ANYTHING, times) == [(False,)]:
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
-    known = _Known(connection, [*held, *due, *waiting, *untold], as_of, now)
+    fetch(connection, SET_FREE, times)
+    held, due, waiting, untold = (
+        [dict(row) for row in connection.exec_driver_sql(statement, times).mappings()]
+        for statement in (HELD, DUE, WAITING, UNTOLD)
+    )
+    found = [*held, *due, *waiting, *untold]
+    if not found:
+        return 0
+    known = _Known(connection, found, as_of, times["now"])
     _hold(connection, [(row, overlay) for row in waiting if (overlay := known.overlay(row)) is not None])
     made = insert(
         connection,

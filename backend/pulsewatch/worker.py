@@ -25,6 +25,7 @@ from sqlalchemy import Engine, text
 
 from pulsewatch import alerting, delivery, ingest, resolve, retention, rollups, rulebook, slots
 from pulsewatch.db import make_engine
+from pulsewatch.looking import LookFailedError
 from pulsewatch.outbound import Outbound
 from pulsewatch.overdue import overdue
 from pulsewatch.settings import Settings
@@ -142,20 +143,31 @@ def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
 
 
 class Evaluator:
-    """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings."""
+    """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings.
+
+    A tick in which some rule cannot be looked at is done again with care, and so is the next one.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_first = True
+        self._is_careful = False
 
-    def __call__(self, as_of: datetime) -> None:
+    def __call__(self, as_of: datetime) -> alerting.Ticked | None:
         if self._is_first:
             with self._engine.begin() as connection:
                 rulebook.ensure_builtin(connection, as_of)
             self._is_first = False
-        ticked = alerting.tick(self._engine, as_of)
-        if ticked is not None and ticked.events:
-            log.info("alert rules: %s events", ticked.events)
+        try:
+            ticked = alerting.tick(self._engine, as_of, is_careful=self._is_careful)
+        except LookFailedError:
+            self._is_careful = True
+            ticked = alerting.tick(self._engine, as_of)
+        if ticked is not None:
+            self._is_careful = ticked.has_errors
+            if ticked.events:
+                log.info("alert rules: %s events", ticked.events)
+        return ticked
 
 
 def deliver(
@@ -173,7 +185,7 @@ def deliver(
         )
 
 
-def guarded(name: str, tick: Callable[[datetime], None]) -> Callable[[], None]:
+def guarded(name: str, tick: Callable[[datetime], object]) -> Callable[[], None]:
     """The tick at the current time, its failure logged and left to the next time."""
 
     def run() -> None:
@@ -218,7 +230,7 @@ class Worker:
         self._every(HOUSEKEEPING_EVERY, "partitions", partial(make_room, self.engine, settings))
         self._every(HOUSEKEEPING_EVERY, "retention", partial(clean_up, self.engine, settings))
 
-    def _every(self, interval: timedelta, name: str, tick: Callable[[datetime], None]) -> None:
+    def _every(self, interval: timedelta, name: str, tick: Callable[[datetime], object]) -> None:
         self.scheduler.add_job(
             guarded(name, tick),
             "interval",

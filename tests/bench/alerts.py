@@ -12,12 +12,13 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, text
 
-from pulsewatch import alert_targets, alerting, backtest, rulebook
+from pulsewatch import alert_targets, backtest, rulebook
 from pulsewatch.backtest import Mode
 from pulsewatch.db import make_engine
 from pulsewatch.observing import Asked, observe
 from pulsewatch.rules.rule import Rule
 from pulsewatch.rules.spec import RuleSpec
+from pulsewatch.worker import Evaluator
 from tests.bench.measures import Sizes
 
 GRID = timedelta(seconds=5)
@@ -60,7 +61,8 @@ def measure(dsn: str, until: datetime, sizes: Sizes, advance: Callable[[str], No
             rulebook.save(connection, None, key, spec, rulebook.Said("bench", None, as_of - timedelta(hours=1)))
         connection.execute(text("delete from pulsewatch.alert_mark"))
     # What has long been the case is found once; after that a tick finds what is new.
-    alerting.tick(engine, as_of - GRID * (sizes.alert_warm_up + 1))
+    evaluator = Evaluator(engine)
+    evaluator(as_of - GRID * (sizes.alert_warm_up + 1))
     with aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("vacuum (analyze) pulsewatch.alert_target"))
     with aside.connect() as connection:
@@ -68,12 +70,12 @@ def measure(dsn: str, until: datetime, sizes: Sizes, advance: Callable[[str], No
     rounds: dict[str, list[float]] = {}
     # Each statement has been planned, as in a worker that has run for a minute.
     for number in range(sizes.alert_warm_up):
-        _tick(engine, aside, as_of + GRID * (number - sizes.alert_warm_up), (count, SOME, 0)[number % 3])
+        _tick(evaluator, aside, as_of + GRID * (number - sizes.alert_warm_up), (count, SOME, 0)[number % 3])
     for _ in range(sizes.alert_rounds):
         advance("ticks")
         for name, number in ((f"all {count}", count), (f"{SOME}", SOME), ("no", 0)):
             as_of += GRID
-            rounds.setdefault(f"tick, {name} pipelines touched", []).append(_tick(engine, aside, as_of, number))
+            rounds.setdefault(f"tick, {name} pipelines touched", []).append(_tick(evaluator, aside, as_of, number))
         rounds.setdefault(f"{ONE_BY_ONE} targets one by one", []).append(_one_by_one(aside, as_of))
     found = [timed(name, values) for name, values in rounds.items()]
     advance("backtests")
@@ -89,12 +91,12 @@ def timed(name: str, values: list[float]) -> Timed:
     return Timed(name, statistics.median(values) * 1000, min(values) * 1000, max(values) * 1000, target)
 
 
-def _tick(engine: Engine, aside: Engine, as_of: datetime, touched: int) -> float:
+def _tick(evaluator: Evaluator, aside: Engine, as_of: datetime, touched: int) -> float:
     """Seconds of one tick, commit and all. The marks come from elsewhere, as those of the rollups do."""
     with aside.begin() as connection:
         connection.execute(text(MARK), {"marked_at": as_of - timedelta(seconds=10), "number": touched})
     began = time.perf_counter()
-    if alerting.tick(engine, as_of) is None:
+    if evaluator(as_of) is None:
         raise RuntimeError(f"nothing was evaluated for {as_of}")
     return time.perf_counter() - began
 

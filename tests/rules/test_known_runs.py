@@ -160,7 +160,7 @@ def coming(world: World, as_of: datetime, known_at: datetime) -> list[tuple[date
     rows = world.connection.exec_driver_sql(
         f"{ASKED} select next_at, slug from ({COMING}) as coming inner join pulsewatch.pipeline"
         " on coming.client_id = pipeline.client_id and coming.pipeline_id = pipeline.id order by next_at",
-        {"as_of": as_of, "known_at": known_at},
+        {"as_of": as_of, "known_at": known_at, "earliest": as_of},
     )
     return [(row.next_at, row.slug) for row in rows]
 

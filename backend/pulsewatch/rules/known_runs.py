@@ -231,7 +231,7 @@ cross join lateral (
 # `asked` have to be looked at again then, whatever their rules. Kinds leave it out of their next_at.
 # The events ahead of the present (COMING_NOW) are few, and found by client. What came after a time that a rule looks
 # back to (COMING_SINCE) may be any number: there the runs tell, of these pipelines alone, and hours tell which of them
-# were going on.
+# were going on. %(earliest)s, none of the times that are asked for is earlier, spares the months before.
 COMING_NOW = """
 select event.client_id, event.pipeline_id, asked.as_of, min(event.occurred_at) as next_at
 from (
@@ -242,7 +242,9 @@ from (
 cross join lateral (
     select event.client_id, event.pipeline_id, event.occurred_at
     from pulsewatch.run_event as event
-    where event.client_id = asked.client_id and event.occurred_at > asked.as_of
+    where event.client_id = asked.client_id
+        and event.occurred_at > asked.as_of
+        and event.occurred_at > %(earliest)s
     offset 0
 ) as event
 group by event.client_id, event.pipeline_id, asked.as_of
@@ -260,6 +262,7 @@ cross join lateral (
     where hour.client_id = asked.client_id
         and hour.pipeline_id = asked.pipeline_id
         and hour.hour_at > asked.as_of - interval '1 hour'
+        and hour.hour_at > %(earliest)s - interval '1 hour'
     offset 0
 ) as searched
 cross join lateral (

@@ -1,0 +1,115 @@
+"""Looks at what rules watch, for ticks: at all of them at once, and without those that cannot be looked at.
+
+What a rule asks for, or a run reports, may be more than the database can work out, or takes too long. Nearly always
+all goes well, and the way back from a statement that failed costs as much as looking at a hundred targets: so a tick
+goes without one, until it needs it.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from itertools import groupby
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DataError, DBAPIError
+
+from pulsewatch.db import fetch
+from pulsewatch.observing import rules_json
+from pulsewatch.observing_sql import BOUNDS, DUE_SQL, live_sql
+from pulsewatch.rules import KINDS
+from pulsewatch.rules.rule import Rule
+
+log = logging.getLogger(__name__)
+
+# A kind that takes longer is an error of its rules, not of all; of the rule that takes so long, where that is found.
+KIND_TIMEOUT_S = 10.0
+LEAST_TIMEOUT_S = 2.0
+# No longer than that: ticks must go on.
+SEARCH_TIMEOUT_S = 30.0
+QUERY_CANCELED = "57014"
+
+# A row of what is seen, and whether it could not be looked at.
+Seen = tuple[Row[Any], bool]
+
+
+class LookFailedError(Exception):
+    """The database could not work out what some rule asks for; nothing is done. `look` finds out which one it is."""
+
+
+def look_or_fail(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
+    """What there is to see of rules, in the caller's transaction. `due`: the times, and which pipelines are touched.
+
+    Raises LookFailedError, after which the transaction must be rolled back.
+    """
+    try:
+        return _look_at_once(connection, rules, due, is_many, KIND_TIMEOUT_S)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        raise LookFailedError from error
+
+
+def look(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
+    """The same; where that fails, each kind is looked at by itself, and the others of its kind without the rule."""
+    return _look(connection, rules, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+
+
+def _look(
+    connection: Connection,
+    rules: Sequence[Rule],
+    due: Mapping[str, Any],
+    is_many: bool,
+    timeout_s: float,
+    until: float,
+) -> list[Seen]:
+    """The rules of a kind are taken halves by halves, until that time of the monotonic clock."""
+    by_kind = _by_kind(rules)
+    try:
+        with connection.begin_nested():
+            return _look_at_once(connection, rules, due, is_many, timeout_s)
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        if len(by_kind) > 1:
+            return [row for some in by_kind.values() for row in look(connection, some, due, is_many=is_many)]
+        is_slow = getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
+        if (is_slow or isinstance(error, DataError)) and len(rules) > 1 and monotonic() < until:
+            half, less_s = len(rules) // 2, max(timeout_s / 2, LEAST_TIMEOUT_S) if is_slow else timeout_s
+            return [
+                *_look(connection, rules[:half], due, is_many, less_s, until),
+                *_look(connection, rules[half:], due, is_many, less_s, until),
+            ]
+        why = str(error.orig).strip().split("\n")[0]
+        log.error("alert rules of kind %s cannot be evaluated: %s", *by_kind, why)
+        return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, _asking(rules, due))]
+
+
+def _look_at_once(
+    connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], is_many: bool, timeout_s: float
+) -> list[Seen]:
+    statement = live_sql(tuple(KINDS[name] for name in _by_kind(rules)), is_many=is_many)
+    bounds = {"timeout_ms": int(timeout_s * 1000), "by_key": "off" if is_many else "on"}
+    fetch(connection, BOUNDS, bounds)
+    seen = [(row, False) for row in connection.exec_driver_sql(statement, _asking(rules, due))]
+    if is_many:
+        # What is written is little, whatever was touched.
+        fetch(connection, BOUNDS, {**bounds, "by_key": "on"})
+    return seen
+
+
+def _asking(rules: Sequence[Rule], due: Mapping[str, Any]) -> dict[str, Any]:
+    """What the statements that look at rules are given."""
+    longest_delay_s = max(rule.spec.evaluation_delay_s for rule in rules)
+    return {
+        **due,
+        "rules": rules_json(rules),
+        "rule_ids": [rule.id for rule in rules],
+        "earliest": due["as_of"] - timedelta(seconds=longest_delay_s),
+    }
+
+
+def _by_kind(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+    ordered = sorted(rules, key=lambda rule: (rule.spec.kind, rule.id))
+    return {name: list(group) for name, group in groupby(ordered, key=lambda rule: rule.spec.kind)}
