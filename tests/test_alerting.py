@@ -396,7 +396,7 @@ def test_the_worker_looks_again_with_care_where_some_rule_cannot_be_evaluated(
         return looking.look(*told, **also)
 
     monkeypatch.setattr(alerting, "look", look)
-    evaluator = Evaluator(stage.engine)
+    evaluator = Evaluator(stage.engine, stage.engine)
     fail_twice(stage)
     stage.rule(1, "fresh", kind="freshness", levels={"warning": 6000})
 

@@ -48,6 +48,8 @@ SLOT_ROUNDS = 10
 OVERDUE_EVERY = timedelta(seconds=10)
 # More often than there are instants to evaluate for: one is evaluated as soon as all is known of it.
 ALERTS_EVERY = timedelta(seconds=1)
+SWEEP_AFTER_MARKS = 10_000
+SWEEP = "vacuum (skip_locked, truncate off, index_cleanup on) pulsewatch.alert_mark"
 DELIVERY_EVERY = timedelta(seconds=1)
 
 
@@ -145,13 +147,16 @@ def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
 class Evaluator:
     """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings.
 
-    A tick in which some rule cannot be looked at is done again with care, and so is the next one.
+    A tick in which some rule cannot be looked at is done again with care, and so is the next one. `aside` is for what
+    cannot be done in a transaction, nor on a connection that keeps its plans.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, aside: Engine) -> None:
         self._engine = engine
+        self._aside = aside
         self._is_first = True
         self._is_careful = False
+        self._taken = 0
 
     def __call__(self, as_of: datetime) -> alerting.Ticked | None:
         if self._is_first:
@@ -167,7 +172,18 @@ class Evaluator:
             self._is_careful = ticked.has_errors
             if ticked.events:
                 log.info("alert rules: %s events", ticked.events)
+            self._sweep(ticked.touched)
         return ticked
+
+    def _sweep(self, taken: int) -> None:
+        """Make room where marks were taken. Each tick passes over all that were since, and more may come in a minute
+        than autovacuum waits for.
+        """
+        self._taken += taken
+        if self._taken >= SWEEP_AFTER_MARKS:
+            self._taken = 0
+            with self._aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(SWEEP)
 
 
 def deliver(
@@ -222,7 +238,7 @@ class Worker:
         self._every(ROLLUPS_EVERY, "rollups", Refresher(self.engine, settings))
         self._every(SLOTS_EVERY, "slots", partial(judge_slots, self.engine, settings))
         self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
-        self._every(ALERTS_EVERY, "alerts", Evaluator(self.alerting_engine))
+        self._every(ALERTS_EVERY, "alerts", Evaluator(self.alerting_engine, self.engine))
         outbound = Outbound(settings.outbound_networks)
         self._every(
             DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound, self._is_told_to_stop.is_set)

@@ -40,8 +40,9 @@ USUAL = Sizes(
     read_users=1000,
     reads_per_s=200,
     reads=3000,
-    alert_rounds=5,
+    alert_rounds=9,
     alert_warm_up=20,
+    alert_settling=3,
     delivery_rounds=3,
     messages=1000,
 )
@@ -57,6 +58,7 @@ QUICK = Sizes(
     reads=30,
     alert_rounds=1,
     alert_warm_up=1,
+    alert_settling=0,
     delivery_rounds=1,
     messages=50,
 )
@@ -174,7 +176,7 @@ def _progress(options: argparse.Namespace, sizes: Sizes) -> Iterator[Callable[[s
         "singles": 2 * sizes.rounds,
         "reads": 6,
         "panels": 2 + len(_queries(options, datetime.now(UTC))),
-        "alerts": 4 + sizes.alert_rounds + sizes.delivery_rounds,
+        "alerts": 6 + sizes.delivery_rounds,
     }
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

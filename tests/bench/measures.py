@@ -41,6 +41,7 @@ class Sizes:
     reads: int
     alert_rounds: int
     alert_warm_up: int  # ticks
+    alert_settling: int  # ticks before those of a number are measured
     delivery_rounds: int
     messages: int  # per round
 
