@@ -48,7 +48,7 @@ SLOT_ROUNDS = 10
 OVERDUE_EVERY = timedelta(seconds=10)
 # More often than there are instants to evaluate for: one is evaluated as soon as all is known of it.
 ALERTS_EVERY = timedelta(seconds=1)
-SWEEP_AFTER_MARKS = 10_000
+SWEEP_AFTER_MARKS = 20_000
 SWEEP = "vacuum (skip_locked, truncate off, index_cleanup on) pulsewatch.alert_mark"
 DELIVERY_EVERY = timedelta(seconds=1)
 
