@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +25,7 @@ from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import PREFIX, Settings, get_settings
+from tests.running import unmeasured
 
 VERSION = os.environ.get("PULSEWATCH_TEST_POSTGRES", "18")
 TEMPLATE = "pulsewatch_template"
@@ -57,6 +58,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database: depends on PostgreSQL and its version (set by itself)")
     config.addinivalue_line("markers", "any_postgresql: needs PostgreSQL, but of no matter which version")
     config.addinivalue_line("markers", "slow: takes many seconds; `make test-all` runs it, not `make test`")
+    config.addinivalue_line("markers", "unmeasured: left out of the coverage, which slows it down")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What its fixtures do is left out too."""
+    with unmeasured() if item.get_closest_marker("unmeasured") else contextlib.nullcontext():
+        return (yield)
 
 
 class Together(LoadScopeScheduling):  # type: ignore[misc] # xdist ships no types
@@ -78,8 +87,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needs_database = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if needs_database and item.get_closest_marker("any_postgresql") is None:
             item.add_marker("database")
-    # The long ones first: no worker is left with one of them when the others have nothing more to do.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    # The long ones first, and the files that one worker takes whole: none is left with one of them when the others have
+    # nothing more to do.
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, item.nodeid.partition("::")[0] not in DEAR))
 
 
 @pytest.fixture(autouse=True)

@@ -194,6 +194,7 @@ def outcome(said: dict[str, Any]) -> tuple[int, list[tuple[int, str, str]]]:
     return said.get("accepted", 0) + said.get("duplicates", 0), refused
 
 
+@pytest.mark.unmeasured
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=bodies())
 @example(body=(b"\xef\xbb\xbf[]", "application/json", None))

@@ -107,6 +107,7 @@ def test_a_second_up_on_the_same_folder_is_told_so_and_ctrl_c_stops_the_first(up
     assert server_pid(data_dir) is None
 
 
+@pytest.mark.slow
 def test_whatever_dies_is_started_again_and_no_connection_is_refused(up: Command, data_dir: Path) -> None:
     url, before = up.url(), up.children
     for pid in before.values():

@@ -119,6 +119,7 @@ def ranges() -> dict[str, Range]:
     return lasting | {"nothing there": Range(now + timedelta(days=30), now + timedelta(days=31))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES, ids=names)
 def test_a_query_answers_for_every_range_and_selection(shown: psycopg.Connection, query: Query) -> None:
     at_home: set[object] = set()
@@ -170,6 +171,7 @@ def check_shape(query: Query, columns: list[str], rows: list[tuple[Any, ...]]) -
         assert len({text for _, text in rows}) == len(rows), "Grafana drops a choice whose text it has seen"
 
 
+@pytest.mark.slow
 def test_a_choice_of_one_client_narrows_every_panel_of_all_clients(shown: psycopg.Connection) -> None:
     for query in QUERIES:
         if query.board in OF_ALL and query.kind != "variable":
@@ -188,6 +190,7 @@ def test_a_choice_of_one_client_narrows_every_panel_of_all_clients(shown: psycop
     assert counts["a client that is not there and has a quote in its name"] == 0
 
 
+@pytest.mark.slow
 def test_the_reader_of_one_client_sees_that_client_as_the_fleet(server: str, shown: psycopg.Connection) -> None:
     dsn = make_url(server).set(database=shown.info.dbname).render_as_string(hide_password=False)
     engine = make_engine(dsn, pool_size=1, application_name="tests")
@@ -216,6 +219,7 @@ def test_the_reader_of_one_client_sees_that_client_as_the_fleet(server: str, sho
         engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_deploy_that_reaches_into_the_range_is_marked(shown: psycopg.Connection) -> None:
     """It began before it."""
     day = ranges()["24 h"]
@@ -225,6 +229,7 @@ def test_a_deploy_that_reaches_into_the_range_is_marked(shown: psycopg.Connectio
             assert [row[2:] for row in rows] == [(TRAP, "deploy")] * 2
 
 
+@pytest.mark.slow
 def test_an_alert_that_reaches_into_the_range_is_marked(shown: psycopg.Connection) -> None:
     day = ranges()["24 h"]
     for query in QUERIES:
@@ -236,6 +241,7 @@ def test_an_alert_that_reaches_into_the_range_is_marked(shown: psycopg.Connectio
             assert {tag for *_, tag in rows} <= {"warning", "critical"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES, ids=names)
 def test_a_query_reads_no_big_table_whole(shown: psycopg.Connection, query: Query) -> None:
     """With sequential scans made dear, what is scanned all the same, in functions too, has no index that fits.
@@ -259,6 +265,7 @@ def test_a_query_reads_no_big_table_whole(shown: psycopg.Connection, query: Quer
                 assert read <= MOST_READ * sizes[name] + 200, (name, read, sizes[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["client: Latest runs", "pipeline: Runs", "client: Late and missed starts"])
 def test_the_latest_rows_come_from_an_index_in_order(shown: psycopg.Connection, name: str) -> None:
     """Nothing is sorted but names: the list ends with its limit, however much there is in the range."""

@@ -87,6 +87,7 @@ def test_a_year_of_telling_would_not_change_how_much_is_told_in_two_months() -> 
     assert 200_000 < a_day * HISTORY.days < 600_000
 
 
+@pytest.mark.unmeasured
 def test_the_same_seed_and_anchor_tell_the_same_story_and_another_seed_another() -> None:
     own = of_client(HISTORY, "acme-retail")
     again = History.of(demo.SEED, ANCHOR)
@@ -95,6 +96,7 @@ def test_the_same_seed_and_anchor_tell_the_same_story_and_another_seed_another()
     assert last_days("acme-retail", 3) != other.deliveries(own, ANCHOR - 3 * DAY, ANCHOR)
 
 
+@pytest.mark.unmeasured
 def test_told_in_pieces_it_is_the_same_story() -> None:
     own = of_client(HISTORY, "acme-retail", "delta-freight")
     times = [ANCHOR - timedelta(hours=hours) for hours in (110, 96, 91, 60, 24, 1, 0)] + [ANCHOR + timedelta(hours=30)]
@@ -122,6 +124,7 @@ def test_a_daily_run_comes_at_the_same_local_time_all_year() -> None:
     assert in_winter - in_summer - (winter - summer) == timedelta(hours=1), zone
 
 
+@pytest.mark.unmeasured
 def test_everything_that_can_happen_to_runs_happens() -> None:
     deliveries = [one for slug in ("acme-retail", "delta-freight", "cedar-health") for one in last_days(slug, 40)]
     events = [delivery.event for delivery in deliveries]
@@ -135,6 +138,7 @@ def test_everything_that_can_happen_to_runs_happens() -> None:
     assert {event.scheduled_at is None for event in events} == {True, False}
 
 
+@pytest.mark.unmeasured
 def test_an_event_that_is_sent_twice_says_the_same_twice() -> None:
     said = defaultdict(set)
     for delivery in last_days("delta-freight", 40):

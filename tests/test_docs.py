@@ -23,7 +23,7 @@ from pulsewatch.settings import Settings
 from tests.running import ROOT, request
 from tests.serving import make_key, serve_here
 
-pytestmark = pytest.mark.any_postgresql
+pytestmark = [pytest.mark.any_postgresql, pytest.mark.unmeasured]
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sql/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 INGESTION = ROOT / "docs/ingestion.md"
 SUMMARIES = ROOT / "docs/summaries.md"

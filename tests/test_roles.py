@@ -1,5 +1,6 @@
 """The roles that read: what they may not do, how they are made, and what happens where making roles is not allowed."""
 
+import contextlib
 import re
 import secrets
 from collections.abc import Iterator
@@ -21,23 +22,35 @@ from tests.test_readers import PASSWORD, dropped_roles, rows, sign_in
 pytestmark = pytest.mark.database
 
 
-@pytest.fixture
-def prefix(server: str) -> Iterator[str]:
-    """The beginning of role names that nobody else uses; they are dropped after the database."""
+@contextlib.contextmanager
+def own_roles(server: str) -> Iterator[str]:
     name = f"pw{secrets.token_hex(4)}"
     with dropped_roles(server, name):
         yield name
 
 
-@pytest.fixture
-def fresh(server: str, prefix: str) -> Iterator[str]:
-    """A migrated database with roles of this prefix and the client acme."""
+@contextlib.contextmanager
+def migrated(server: str, prefix: str) -> Iterator[str]:
     name = f"pulsewatch_{prefix}"
     dsn = create_database(server, name, TEMPLATE)
     assert migrate(dsn, Settings.model_validate({"role_prefix": prefix})) == []
     run(dsn, "insert into pulsewatch.client (slug) values ('acme')")
     yield dsn
     drop_database(server, name)
+
+
+@pytest.fixture
+def prefix(server: str) -> Iterator[str]:
+    """The beginning of role names that nobody else uses; they are dropped after the database."""
+    with own_roles(server) as prefix:
+        yield prefix
+
+
+@pytest.fixture
+def fresh(server: str, prefix: str) -> Iterator[str]:
+    """A migrated database with roles of this prefix and the client acme."""
+    with migrated(server, prefix) as dsn:
+        yield dsn
 
 
 def run(dsn: str, *statements: str) -> None:
@@ -56,13 +69,16 @@ def done(result: Result) -> str:
     return result.stdout
 
 
+def let_grafana_in(dsn: str, prefix: str, file: Path) -> str:
+    """The address under which Grafana reads."""
+    file.write_text(f"{PASSWORD}\n")
+    done(invoke(dsn, prefix, "password", "grafana", "--password-file", file))
+    return sign_in(dsn, f"{prefix}_grafana")
+
+
 @pytest.fixture
 def reader(fresh: str, prefix: str, tmp_path: Path) -> str:
-    """The address under which Grafana reads."""
-    file = tmp_path / "password"
-    file.write_text(f"{PASSWORD}\n")
-    done(invoke(fresh, prefix, "password", "grafana", "--password-file", file))
-    return sign_in(fresh, f"{prefix}_grafana")
+    return let_grafana_in(fresh, prefix, tmp_path / "password")
 
 
 # -- what is refused -----------------------------------------------------------------------------------------
@@ -104,10 +120,19 @@ REFUSED = {
 MAY_NOT = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
 
 
+@pytest.fixture(scope="module")
+def closed(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """A database in which nothing changes: its address, that of a reader, and the prefix of its roles."""
+    file = tmp_path_factory.mktemp("closed") / "password"
+    with own_roles(server) as prefix, migrated(server, prefix) as dsn:
+        yield dsn, let_grafana_in(dsn, prefix, file), prefix
+
+
 @pytest.mark.parametrize("what", sorted(REFUSED))
-def test_a_reader_is_refused(fresh: str, reader: str, prefix: str, what: str) -> None:
+def test_a_reader_is_refused(closed: tuple[str, str, str], what: str) -> None:
+    dsn, reader, prefix = closed
     statement = REFUSED[what].format(prefix=prefix).encode()
-    with psycopg.connect(fresh), psycopg.connect(reader, autocommit=True) as connection:
+    with psycopg.connect(dsn), psycopg.connect(reader, autocommit=True) as connection:
         with pytest.raises(MAY_NOT):
             connection.execute(statement)
         connection.rollback()

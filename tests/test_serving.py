@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import TEMPLATE, create_database, drop_database
 from tests.serving import Server, serve
 
-pytestmark = pytest.mark.any_postgresql
+pytestmark = [pytest.mark.any_postgresql, pytest.mark.unmeasured]
 
 
 @pytest.fixture(scope="module")

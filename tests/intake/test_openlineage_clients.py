@@ -40,7 +40,7 @@ from tests.conftest import TEMPLATE, create_database, drop_database
 from tests.intake import openlineage_payloads as payloads
 from tests.serving import Relay, Server, make_key, serve
 
-pytestmark = pytest.mark.any_postgresql
+pytestmark = [pytest.mark.any_postgresql, pytest.mark.unmeasured]
 PRODUCER = "https://example.org/etl/1.0"
 SLUG = pipeline_slug("prod", "nightly.load_orders")
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)

@@ -59,7 +59,7 @@ def clock() -> FastClock:
     return FastClock()
 
 
-@pytest.fixture(params=[OLDEST, NEWEST], ids=lambda persona: persona.tag)
+@pytest.fixture(params=[pytest.param(OLDEST, marks=pytest.mark.unmeasured), NEWEST], ids=lambda persona: persona.tag)
 def fake(request: pytest.FixtureRequest, dsn: str, reader_dsn: str) -> Iterator[Fake]:
     """A Metabase that was just installed, of the oldest and of the newest version."""
     with Fake(dsn, reader_dsn, request.param) as fake:

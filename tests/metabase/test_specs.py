@@ -14,6 +14,8 @@ from pulsewatch.metabase.specs import Card, Question, SpecError, Specs, read_spe
 from pulsewatch.migrate import data_folder
 from tests.running import ROOT
 
+pytestmark = pytest.mark.unmeasured
+
 COLUMNS = """
     select class.relname, attribute.attname, format_type(attribute.atttypid, attribute.atttypmod),
         col_description(class.oid, attribute.attnum), obj_description(class.oid, 'pg_class')
