@@ -174,6 +174,7 @@ def test_three_workers_at_once_write_once(stage: Stage) -> None:
     assert plain(stage.events()) == [(2, "fired", 1)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_mid_tick_leaves_everything_to_the_next_tick(stage: Stage, database: str) -> None:
     fail_twice(stage)
     with stage.engine.begin() as connection:
@@ -319,6 +320,7 @@ def test_what_a_loaded_history_leaves_bad_fires_two_minutes_after_its_last_arriv
     assert plain(stage.events()) == [(2.5, "pending", 0), (5, "fired", 1)]
 
 
+@pytest.mark.slow
 def test_what_always_arrives_late_is_not_held_for_ever(stage: Stage) -> None:
     stage.receive(0, ended("r0", -300, Status.SUCCEEDED))
     stage.rule(1)

@@ -99,6 +99,7 @@ def stored_rows(engine: Engine, suffix: str) -> tuple[list[Any], list[Any]]:
 numbers = count()
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrival=arrivals(), dealt=st.integers(0, 2**20), is_held=st.booleans(), is_known=st.booleans())
 def test_two_writers_at_once_leave_the_rows_of_one(

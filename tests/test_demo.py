@@ -421,6 +421,7 @@ def test_each_rule_of_the_demo_watches_something() -> None:
         assert any(alert_targets.watched(stored, target) for target in own), rule.key
 
 
+@pytest.mark.slow
 def test_the_demos_alerts_have_a_past_and_people_who_looked_after_them(
     database: str, target: Engine, settings: Settings
 ) -> None:

@@ -111,6 +111,7 @@ def test_its_port_can_be_chosen(data_dir: Path) -> None:
         assert answer(dsn, "show port") == str(port)
 
 
+@pytest.mark.slow
 def test_a_remembered_port_that_somebody_took_is_given_up(data_dir: Path) -> None:
     with make(data_dir) as dsn:
         port = int(answer(dsn, "show port"))
@@ -118,6 +119,7 @@ def test_a_remembered_port_that_somebody_took_is_given_up(data_dir: Path) -> Non
         assert answer(other, "show port") != str(port)
 
 
+@pytest.mark.slow
 @pytest.mark.database
 def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) -> None:
     server = make(data_dir)
@@ -133,6 +135,7 @@ def test_a_server_that_was_killed_recovers_what_was_committed(data_dir: Path) ->
         assert answer(again, "select number from kept") == "42"
 
 
+@pytest.mark.slow
 def test_it_is_revived_under_its_users(data_dir: Path) -> None:
     server = make(data_dir)
     with server as dsn:
@@ -149,6 +152,7 @@ def test_its_port_is_none_that_the_system_gives_to_connections(data_dir: Path) -
     assert embedded.PORTS.stop <= 32768
 
 
+@pytest.mark.slow
 def test_it_is_revived_under_the_same_address_as_soon_as_its_port_is_free(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

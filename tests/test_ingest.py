@@ -291,6 +291,7 @@ statements = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(statements, min_size=1, max_size=8), st.randoms(use_true_random=False), st.integers(1, 4))
 def test_statements_in_any_order_and_split_leave_the_latest_of_each_field(

@@ -48,6 +48,7 @@ def met(connection: Connection) -> Connection:
     return connection
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrivals())
 def test_both_ways_leave_the_same_rows_and_say_the_same(

@@ -251,6 +251,7 @@ def test_an_event_that_cannot_be_taken_is_refused_once_and_kept_as_a_reject(site
     assert rejects == [{"source": "openlineage", "code": "in_future", "pointer": "/eventTime"}]
 
 
+@pytest.mark.slow
 def test_a_commit_whose_answer_is_lost_is_sent_again_by_the_client_and_stored_once(server: str) -> None:
     name = "pulsewatch_openlineage_cut"
     dsn = create_database(server, name, TEMPLATE)
