@@ -87,9 +87,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needs_database = DATABASE_FIXTURES.intersection(getattr(item, "fixturenames", ()))
         if needs_database and item.get_closest_marker("any_postgresql") is None:
             item.add_marker("database")
-    # The long ones first, and the files that one worker takes whole: none is left with one of them when the others have
-    # nothing more to do.
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, item.nodeid.partition("::")[0] not in DEAR))
+    # The long ones first: no worker is left with one of them when the others have nothing more to do.
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

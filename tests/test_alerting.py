@@ -1,5 +1,6 @@
 """What ticks make of rules and of what arrives."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -388,35 +389,30 @@ def test_a_rule_that_asks_for_more_than_can_be_worked_out_leaves_the_others_of_i
     assert stage.events() == [(2, "absurd", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]
 
 
-def test_the_worker_looks_again_with_care_where_some_rule_cannot_be_evaluated(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+def test_the_worker_is_careful_for_a_while_after_some_rule_could_not_be_evaluated(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    done: list[bool] = []
-
-    def look(*told: Any, **also: Any) -> list[looking.Seen]:
-        done.append(True)
-        return looking.look(*told, **also)
-
-    monkeypatch.setattr(alerting, "look", look)
-    evaluator = Evaluator(stage.engine, stage.engine)
+    evaluator = Evaluator(stage.engine)
     fail_twice(stage)
     stage.rule(1, "fresh", kind="freshness", levels={"warning": 6000})
 
-    def tick(minute: float) -> list[str]:
+    def tick(minute: float) -> tuple[bool, list[str]]:
         stage.work(minute)
-        assert evaluator(at(minute)) is not None
-        return sorted(kind for _, pipeline, kind, _ in stage.events() if pipeline != "-")
+        ticked = evaluator(at(minute))
+        assert ticked is not None
+        return ticked.is_careful, sorted(kind for _, pipeline, kind, _ in stage.events() if pipeline != "-")
 
     with stage.engine.begin() as connection:
         connection.execute(text("alter table pulsewatch.pipeline_hour rename column last_success_at to gone"))
-    assert tick(2) == ["error", "fired"]
-    assert len(done) == 2  # what measures time is looked at by itself
+    assert tick(2) == (True, ["error", "fired"])
+    assert "kind by kind: column hour.last_success_at does not exist" in caplog.text
     with stage.engine.begin() as connection:
         connection.execute(text("alter table pulsewatch.pipeline_hour rename column gone to last_success_at"))
     # It measures time: after a gap it would wait.
-    tick(2.5)
-    assert tick(3) == ["error", "error_cleared", "fired"]
-    assert len(done) == 2
+    assert tick(2.5) == (True, ["error", "fired"])
+    assert tick(3) == (True, ["error", "error_cleared", "fired"])
+    monkeypatch.setattr(evaluator, "_careful_until_s", time.monotonic())
+    assert tick(3.5) == (False, ["error", "error_cleared", "fired"])
 
 
 ENDLESS = """

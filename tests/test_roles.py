@@ -33,10 +33,12 @@ def own_roles(server: str) -> Iterator[str]:
 def migrated(server: str, prefix: str) -> Iterator[str]:
     name = f"pulsewatch_{prefix}"
     dsn = create_database(server, name, TEMPLATE)
-    assert migrate(dsn, Settings.model_validate({"role_prefix": prefix})) == []
-    run(dsn, "insert into pulsewatch.client (slug) values ('acme')")
-    yield dsn
-    drop_database(server, name)
+    try:
+        assert migrate(dsn, Settings.model_validate({"role_prefix": prefix})) == []
+        run(dsn, "insert into pulsewatch.client (slug) values ('acme')")
+        yield dsn
+    finally:
+        drop_database(server, name)
 
 
 @pytest.fixture

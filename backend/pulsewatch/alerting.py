@@ -8,6 +8,7 @@ Everything of a tick commits together: marks are gone, standings, alerts and eve
 to send. A tick that is killed has done nothing; the next one does it.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,10 +21,12 @@ from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
 from pulsewatch.db import fetch
 from pulsewatch.episodes import step
-from pulsewatch.looking import Seen, look, look_or_fail
+from pulsewatch.looking import LookFailedError, Seen, look, look_or_fail
 from pulsewatch.observing import looks_again_at, observation_of, policy_of, verdict_of
 from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule
+
+log = logging.getLogger(__name__)
 
 TRY_AGAIN_AFTER = timedelta(minutes=1)
 
@@ -156,7 +159,7 @@ on conflict (as_of) do update set
 class Ticked:
     """What a tick did: how many pipelines were touched, how many standings changed, how many events there were.
 
-    `has_errors`: some targets could not be looked at.
+    `is_careful`: rules were looked at kind by kind.
     """
 
     as_of: datetime
@@ -164,17 +167,26 @@ class Ticked:
     changed: int
     events: int
     frozen_because: str | None
-    has_errors: bool
+    is_careful: bool
 
 
-def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None, is_careful: bool = True) -> Ticked | None:
+def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None, is_careful: bool = False) -> Ticked | None:
     """Evaluate what changed and what is due, for the latest instant of the grid up to which all is known.
 
     None: another worker does it, or that instant was done. `known_at` is for histories that were received later than
-    what they tell of: then `now` itself is evaluated, by what had been received before `known_at`. Without `is_careful`
-    it raises LookFailedError where some rule cannot be looked at, and has done nothing then.
+    what they tell of: then `now` itself is evaluated, by what had been received before `known_at`. Where rules cannot
+    be looked at all together, it is done again with care; `is_careful`: at once.
     """
     began = monotonic()
+    if not is_careful:
+        try:
+            return _tick(engine, now, known_at, began, is_careful=False)
+        except LookFailedError as failed:
+            log.warning("alert rules are looked at kind by kind: %s", failed)
+    return _tick(engine, now, known_at, began, is_careful=True)
+
+
+def _tick(engine: Engine, now: datetime, known_at: datetime | None, began: float, *, is_careful: bool) -> Ticked | None:
     with engine.begin() as connection:
         if fetch(connection, alert_writing.TRY_ALERTING_LOCK) == [(False,)]:
             return None
@@ -206,7 +218,7 @@ def evaluate(
     """Do all of a tick within the caller's transaction, who holds ALERTING_LOCK.
 
     `now` is the time of the moment where it is later than as_of. It decides nothing but what silences hold back.
-    `is_careful` as for `tick`.
+    Without `is_careful` it raises LookFailedError where rules cannot be looked at all together.
     """
     began = monotonic() if began is None else began
     record: dict[str, Any] = {
@@ -232,7 +244,6 @@ def evaluate(
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
         rules = [rule for rule in rules if rule.id in due_rules]
     changed = events = 0
-    has_errors = False
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
         frozen_because = gate.frozen_because(connection, last, as_of) if is_timed else None
@@ -243,7 +254,6 @@ def evaluate(
             connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
             continue
         seen = (look if is_careful else look_or_fail)(connection, those, due, is_many=is_many)
-        has_errors = has_errors or any(is_error for _, is_error in seen)
         changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
         changed += len(changes)
         events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
@@ -255,7 +265,7 @@ def evaluate(
         "duration_s": monotonic() - began,
     }
     fetch(connection, RECORD, record)
-    return Ticked(as_of, marks.touched_count, changed, events, frozen_because, has_errors)
+    return Ticked(as_of, marks.touched_count, changed, events, frozen_because, is_careful)
 
 
 def _changes(seen: Iterable[Seen], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:

@@ -30,8 +30,11 @@ ERASING = "set local pulsewatch.erasing = 'on'"
 CONNECT_TIMEOUT_S = 5
 # The session's zone decides how text without an offset is read and how hours are cut: always UTC.
 SESSION_OPTIONS = "-c timezone=UTC -c client_encoding=UTF8"
-# To plan anew what is done again and again takes longer than to do it.
-PLAN_ONCE = " -c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off"
+# To plan anew what is done again and again takes longer than to do it. Tables whose rows come and go are read by index,
+# not by a bitmap, which is made of all that the index ever held and does not find out what is gone.
+PLAN_ONCE = " -c plan_cache_mode=force_generic_plan -c jit=off -c enable_seqscan=off -c enable_bitmapscan=off"
+# What stands between forgets a connection that is silent for minutes, and tells nobody: it must not be silent.
+KEEPALIVE = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class Binary(bytes):
@@ -104,12 +107,15 @@ def make_engine(
         connect_args=session,
     )
     if is_probing:
-        event.listen(engine, "checkout", _refuse_dead)
+        event.listen(engine, "checkout", _reconnect_if_dead)
     return engine
 
 
-def _refuse_dead(driver: psycopg.Connection, *_: object) -> None:
-    """Have the pool connect anew where the server has gone. Asking the server would take a round trip each time."""
+def _reconnect_if_dead(driver: psycopg.Connection, *_: object) -> None:
+    """Have the pool connect anew where the server hung up, or the system found that nobody answers (KEEPALIVE).
+
+    Asking the server would take a round trip each time.
+    """
     if driver.closed or is_dead(driver.pgconn):
         raise InvalidatePoolError
 
@@ -119,7 +125,12 @@ def _session(application_name: str, statement_timeout_s: float | None) -> dict[s
     options = SESSION_OPTIONS
     if statement_timeout_s is not None:
         options += f" -c statement_timeout={int(statement_timeout_s * 1000)}"
-    return {"application_name": application_name, "connect_timeout": CONNECT_TIMEOUT_S, "options": options}
+    return {
+        "application_name": application_name,
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": options,
+        **KEEPALIVE,
+    }
 
 
 def is_dead(pgconn: PGconn) -> bool:

@@ -1,4 +1,4 @@
-"""Looks at what rules watch, for ticks: at all of them at once, and without those that cannot be looked at.
+"""Looks at what rules watch, for ticks: at all of them at once, or kind by kind and without those that fail.
 
 What a rule asks for, or a run reports, may be more than the database can work out, or takes too long. Nearly always
 all goes well, and the way back from a statement that failed costs as much as looking at a hundred targets: so a tick
@@ -35,7 +35,7 @@ Seen = tuple[Row[Any], bool]
 
 
 class LookFailedError(Exception):
-    """The database could not work out what some rule asks for; nothing is done. `look` finds out which one it is."""
+    """The database could not work it out, for whatever reason; nothing is done. Says why in the database's words."""
 
 
 def look_or_fail(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
@@ -48,12 +48,16 @@ def look_or_fail(connection: Connection, rules: Sequence[Rule], due: Mapping[str
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        raise LookFailedError from error
+        raise LookFailedError(_why(error)) from error
 
 
 def look(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
-    """The same; where that fails, each kind is looked at by itself, and the others of its kind without the rule."""
-    return _look(connection, rules, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+    """The same kind by kind, and without the rules that cannot be looked at."""
+    return [
+        row
+        for some in _by_kind(rules).values()
+        for row in _look(connection, some, due, is_many, KIND_TIMEOUT_S, monotonic() + SEARCH_TIMEOUT_S)
+    ]
 
 
 def _look(
@@ -64,16 +68,13 @@ def _look(
     timeout_s: float,
     until: float,
 ) -> list[Seen]:
-    """The rules of a kind are taken halves by halves, until that time of the monotonic clock."""
-    by_kind = _by_kind(rules)
+    """The rules of one kind; where that fails halves by halves, until that time of the monotonic clock."""
     try:
         with connection.begin_nested():
             return _look_at_once(connection, rules, due, is_many, timeout_s)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
-        if len(by_kind) > 1:
-            return [row for some in by_kind.values() for row in look(connection, some, due, is_many=is_many)]
         is_slow = getattr(error.orig, "sqlstate", None) == QUERY_CANCELED
         if (is_slow or isinstance(error, DataError)) and len(rules) > 1 and monotonic() < until:
             half, less_s = len(rules) // 2, max(timeout_s / 2, LEAST_TIMEOUT_S) if is_slow else timeout_s
@@ -81,9 +82,12 @@ def _look(
                 *_look(connection, rules[:half], due, is_many, less_s, until),
                 *_look(connection, rules[half:], due, is_many, less_s, until),
             ]
-        why = str(error.orig).strip().split("\n")[0]
-        log.error("alert rules of kind %s cannot be evaluated: %s", *by_kind, why)
+        log.error("alert rules of kind %s cannot be evaluated: %s", rules[0].spec.kind, _why(error))
         return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, _asking(rules, due))]
+
+
+def _why(error: DBAPIError) -> str:
+    return str(error.orig).strip().split("\n")[0]
 
 
 def _look_at_once(
@@ -101,7 +105,8 @@ def _look_at_once(
 
 def _asking(rules: Sequence[Rule], due: Mapping[str, Any]) -> dict[str, Any]:
     """What the statements that look at rules are given."""
-    longest_delay_s = max(rule.spec.evaluation_delay_s for rule in rules)
+    # A second more, for what is rounded otherwise here and there.
+    longest_delay_s = max(rule.spec.evaluation_delay_s for rule in rules) + 1
     return {
         **due,
         "rules": rules_json(rules),

@@ -18,14 +18,13 @@ _PLANNING = """
 """
 PLANNING = f"select {_PLANNING}"
 # The same for a look that may take so long (ms). off: a good part of all targets is found in half the time by reading
-# them all. A bitmap is made of all that the index ever held, and does not find out what is gone.
+# them all.
 BOUNDS = f"""
 select
     {_PLANNING},
     set_config('statement_timeout', %(timeout_ms)s::text, true),
     set_config('enable_nestloop', %(by_key)s, true),
-    set_config('enable_mergejoin', %(by_key)s, true),
-    set_config('enable_bitmapscan', 'off', true)
+    set_config('enable_mergejoin', %(by_key)s, true)
 """
 
 _RULES = f"""

@@ -225,14 +225,14 @@ where last.status = 'pending'
 order by last.client_id, last.id
 """
 
-# Mostly there is nothing, and one statement tells so. To find out who was not told takes long; nobody can have been
-# left out since the alert fired, where neither its rule nor any channel has changed.
+# Mostly there is nothing, and one statement tells so. To find out who was not told takes longer; nobody can have been
+# left out where neither the rule nor any channel has changed since the alert fired.
 IS_ANYTHING = f"""
 select
     exists (select from pulsewatch.notification where status = 'held')
     or exists ({DUE})
-    or exists ({WAITING})
-    or exists (
+    or exists ({WAITING}) as is_anything,
+    exists (
         select
         from pulsewatch.alert
         join pulsewatch.alert_rule as rule on rule.id = alert.rule_id
@@ -247,8 +247,9 @@ select
                     where channel.deleted_at is null and channel.created_at > alert.fired_at
                 )
             )
-    )
+    ) as may_be_untold
 """
+IS_UNTOLD = f"select exists ({UNTOLD})"
 
 HOLD = """
 update pulsewatch.notification as waiting

@@ -27,7 +27,7 @@ from pulsewatch.notifications import (
     supersede,
 )
 from pulsewatch.notifying import Told, hold, message_of
-from pulsewatch.reminder_sql import DROP, DUE, HELD, HOLD, IS_ANYTHING, SET_FREE, UNTOLD, WAITING
+from pulsewatch.reminder_sql import DROP, DUE, HELD, HOLD, IS_ANYTHING, IS_UNTOLD, SET_FREE, UNTOLD, WAITING
 from pulsewatch.rules.base import Described, Level
 from pulsewatch.rules.matchers import Silence
 from pulsewatch.rules.rule import Rule
@@ -39,7 +39,8 @@ def remind(connection: Connection, as_of: datetime, now: datetime | None = None)
     `now` is the time of the moment where evaluation lags behind: a silence of then holds back as well.
     """
     times = {"as_of": as_of, "now": as_of if now is None else now}
-    if fetch(connection, IS_ANYTHING, times) == [(False,)]:
+    ((is_anything, may_be_untold),) = fetch(connection, IS_ANYTHING, times)
+    if not is_anything and not (may_be_untold and fetch(connection, IS_UNTOLD) == [(True,)]):
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
     fetch(connection, SET_FREE, times)

@@ -25,7 +25,6 @@ from sqlalchemy import Engine, text
 
 from pulsewatch import alerting, delivery, ingest, resolve, retention, rollups, rulebook, slots
 from pulsewatch.db import make_engine
-from pulsewatch.looking import LookFailedError
 from pulsewatch.outbound import Outbound
 from pulsewatch.overdue import overdue
 from pulsewatch.settings import Settings
@@ -48,8 +47,8 @@ SLOT_ROUNDS = 10
 OVERDUE_EVERY = timedelta(seconds=10)
 # More often than there are instants to evaluate for: one is evaluated as soon as all is known of it.
 ALERTS_EVERY = timedelta(seconds=1)
-SWEEP_AFTER_MARKS = 20_000
-SWEEP = "vacuum (skip_locked, truncate off, index_cleanup on) pulsewatch.alert_mark"
+# So long after some rules could not be looked at together with all others.
+CAREFUL_S = 300
 DELIVERY_EVERY = timedelta(seconds=1)
 
 
@@ -145,45 +144,26 @@ def time_out(engine: Engine, settings: Settings, as_of: datetime) -> None:
 
 
 class Evaluator:
-    """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings.
+    """The tick that evaluates the alert rules. The first one makes the rule that PulseWatch brings."""
 
-    A tick in which some rule cannot be looked at is done again with care, and so is the next one. `aside` is for what
-    cannot be done in a transaction, nor on a connection that keeps its plans.
-    """
-
-    def __init__(self, engine: Engine, aside: Engine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._aside = aside
         self._is_first = True
-        self._is_careful = False
-        self._taken = 0
+        self._careful_until_s = -math.inf
 
     def __call__(self, as_of: datetime) -> alerting.Ticked | None:
         if self._is_first:
             with self._engine.begin() as connection:
                 rulebook.ensure_builtin(connection, as_of)
             self._is_first = False
-        try:
-            ticked = alerting.tick(self._engine, as_of, is_careful=self._is_careful)
-        except LookFailedError:
-            self._is_careful = True
-            ticked = alerting.tick(self._engine, as_of)
+        is_careful = time.monotonic() < self._careful_until_s
+        ticked = alerting.tick(self._engine, as_of, is_careful=is_careful)
         if ticked is not None:
-            self._is_careful = ticked.has_errors
+            if ticked.is_careful and not is_careful:
+                self._careful_until_s = time.monotonic() + CAREFUL_S
             if ticked.events:
                 log.info("alert rules: %s events", ticked.events)
-            self._sweep(ticked.touched)
         return ticked
-
-    def _sweep(self, taken: int) -> None:
-        """Make room where marks were taken. Each tick passes over all that were since, and more may come in a minute
-        than autovacuum waits for.
-        """
-        self._taken += taken
-        if self._taken >= SWEEP_AFTER_MARKS:
-            self._taken = 0
-            with self._aside.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql(SWEEP)
 
 
 def deliver(
@@ -238,7 +218,7 @@ class Worker:
         self._every(ROLLUPS_EVERY, "rollups", Refresher(self.engine, settings))
         self._every(SLOTS_EVERY, "slots", partial(judge_slots, self.engine, settings))
         self._every(OVERDUE_EVERY, "overdue", partial(time_out, self.engine, settings))
-        self._every(ALERTS_EVERY, "alerts", Evaluator(self.alerting_engine, self.engine))
+        self._every(ALERTS_EVERY, "alerts", Evaluator(self.alerting_engine))
         outbound = Outbound(settings.outbound_networks)
         self._every(
             DELIVERY_EVERY, "delivery", partial(deliver, self.engine, settings, outbound, self._is_told_to_stop.is_set)
