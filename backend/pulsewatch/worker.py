@@ -39,7 +39,7 @@ BEAT_EVERY = timedelta(seconds=5)
 HOUSEKEEPING_EVERY = timedelta(minutes=10)
 ROLLUPS_EVERY = timedelta(seconds=2)
 REST = 3  # times as long as it worked
-MOST_REST_S = 10
+MOST_REST_S = 30
 LONG_S = 60
 SLOTS_EVERY = timedelta(seconds=2)
 # Where much is to be done at once, so many rounds are gone before the next tick.
@@ -96,8 +96,8 @@ class Refresher:
 
     Where it takes long while events pour in, it rests for longer: the more comes in meanwhile, the more marks it takes
     at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up once nothing
-    more comes, or marks have waited long. After that it may have worked for minutes, and a few events that still come
-    are no reason to rest for longer than MOST_REST_S.
+    more comes, or marks have waited long. After that it may have worked for minutes, which is no reason to rest for
+    longer than MOST_REST_S.
     """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
