@@ -133,11 +133,18 @@ def _logging_as_before_the_module() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def open_folder() -> Iterator[Path]:
-    """A folder that the server's user can reach: pytest's own temporary folders are closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="pulsewatch-test-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    """A folder that the server's user can reach: pytest's own temporary folders are closed to others.
+
+    A database is a thousand files, and hundreds of tests have one of their own: they lie in memory, where that has room
+    enough. (In a container it may have 64 MB.)
+    """
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES
+    with tempfile.TemporaryDirectory(
+        prefix="pulsewatch-test-", dir=MEMORY if has_room else None, ignore_cleanup_errors=True
+    ) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @pytest.fixture
@@ -152,7 +159,8 @@ def data_dir(open_folder: Path) -> Iterator[Path]:
 def create_database(server: str, name: str, template: str = "template0") -> str:
     """Create a database on the server and return its address."""
     with psycopg.connect(server, dbname="postgres", autocommit=True) as admin:
-        admin.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        create = sql.SQL("create database {} template {} strategy file_copy")
+        admin.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
     return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
@@ -185,19 +193,9 @@ def running_server(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server(open_folder: Path) -> Iterator[str]:
-    """The address of the server's first database, which is empty; the template beside it is migrated.
-
-    A database is a thousand files, and hundreds of tests have one of their own: they lie in memory, where that has room
-    enough. (In a container it may have 64 MB.)
-    """
-    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
-        with running_server(open_folder / "server") as address:
-            yield address
-        return
-    with tempfile.TemporaryDirectory(prefix="pulsewatch-test-", dir=MEMORY, ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o711)
-        with running_server(Path(name) / "server") as address:
-            yield address
+    """The address of the server's first database, which is empty; the template beside it is migrated."""
+    with running_server(open_folder / "server") as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

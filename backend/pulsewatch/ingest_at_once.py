@@ -41,9 +41,11 @@ def store(connect: Begin, submissions: Sequence[Submission], known: resolve.Name
     try:
         with connect() as connection:
             _refuse_dead(connection)
-            if _ids(submissions, known) is None:
+            ids = _ids(submissions, known)
+            if ids is None:
                 _look_up(connection, submissions, known)
-            prepared = _prepare(submissions, known)
+                ids = _ids(submissions, known)
+            prepared = _prepare(submissions, ids)
             if prepared is None:
                 return None
             with _committing():
@@ -61,7 +63,7 @@ async def store_in_loop(
 
     Names that are not known take the long way too.
     """
-    prepared = _prepare(submissions, known) if _is_usual(submissions) else None
+    prepared = _prepare(submissions, _ids(submissions, known)) if _is_usual(submissions) else None
     if prepared is None:
         return None
     try:
@@ -109,9 +111,8 @@ class _Prepared:
         return _receipts(self.submissions, self.outcomes)
 
 
-def _prepare(submissions: Sequence[Submission], known: resolve.Names) -> _Prepared | None:
-    """The batch, packed. None: a name is not known, or some events contradict each other."""
-    ids = _ids(submissions, known)
+def _prepare(submissions: Sequence[Submission], ids: Sequence[tuple[int, int]] | None) -> _Prepared | None:
+    """The batch, packed. None: a name is not known (so are no ids), or some events contradict each other."""
     if ids is None:
         return None
     batch = EventBatch()

@@ -43,7 +43,7 @@ HOUR = timedelta(hours=1)
 AHEAD = timedelta(days=1)
 CHUNK_MARKS = 20_000
 # Where many marks wait, most of them touch the same hours, which then are worked out once for all of these.
-MANY_MARKS = 200_000
+MANY_MARKS = 1_000_000
 CHUNK_CELLS = 5_000
 # A tick comes to an end under any load; the next one goes on.
 CHUNKS_PER_TICK = 20

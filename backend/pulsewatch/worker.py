@@ -38,7 +38,7 @@ POOL_SIZE = 5
 BEAT_EVERY = timedelta(seconds=5)
 HOUSEKEEPING_EVERY = timedelta(minutes=10)
 ROLLUPS_EVERY = timedelta(seconds=2)
-REST = 3  # times as long as it worked
+REST = 9  # times as long as it worked
 MOST_REST_S = 30
 LONG_S = 60
 SLOTS_EVERY = timedelta(seconds=2)

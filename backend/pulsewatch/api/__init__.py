@@ -85,7 +85,10 @@ def create_app(settings: Settings, engine: Engine, keyring: Keyring) -> FastAPI:
         to_thread.current_default_thread_limiter().total_tokens = settings.pool_size
         yield
 
+    # Not include_router: it would make each of them anew, which the first request waits for.
+    routes = [route for router in ROUTERS for route in router.routes]
     app = FastAPI(
+        routes=routes,
         title="PulseWatch",
         version=__version__,
         description=DESCRIPTION,
@@ -98,9 +101,7 @@ def create_app(settings: Settings, engine: Engine, keyring: Keyring) -> FastAPI:
     )
     app.state.settings, app.state.engine, app.state.keyring = settings, engine, keyring
     app.state.known_parameters = {}
-    app.state.api_routes = [route for router in ROUTERS for route in router.routes]
-    for router in ROUTERS:
-        app.include_router(router)
+    app.state.api_routes = routes
     errors.install(app)
     app.add_middleware(telemetry.Observed)
     telemetry.watch_pool(engine, "api")
