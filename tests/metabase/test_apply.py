@@ -12,7 +12,7 @@ from tests.metabase.contents import State
 from tests.metabase.fake import EMAIL, PASSWORD, READER_PASSWORD, Fake, things
 from tests.metabase.wire import NEWEST, OLDEST, Persona
 
-pytestmark = pytest.mark.any_postgresql
+pytestmark = [pytest.mark.any_postgresql, pytest.mark.unmeasured]
 
 
 def changed_question(specs: Specs, key: str, **changes: object) -> Specs:
