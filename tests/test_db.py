@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pulsewatch.db import LoopConnection, fetch, make_engine
+from pulsewatch.db import LoopConnection, fetch, fetch_named, make_engine
 
 POOL_SIZE = 3
 KILL_ALL = """
@@ -37,6 +37,18 @@ def test_fetch_works_in_the_connections_transaction(connection: Connection) -> N
         fetch(connection, "insert into pulsewatch.client (slug) values ('acme')")
         trial.rollback()
     assert fetch(connection, "select slug from pulsewatch.client") == []
+
+
+def test_named_rows_come_of_named_parameters_each_as_often_as_it_stands_there(connection: Connection) -> None:
+    statement = "select %(one)s::integer as first, %(other)s::text as second, %(one)s::integer %% 2 as third"
+    (row,) = fetch_named(connection, statement, {"other": "$1 %(one)s %%", "one": 7, "unused": object()})
+    assert (row.first, row.second, row.third) == row == (7, "$1 %(one)s %%", 1)
+    assert fetch_named(connection, "create temp table seen (id integer) on commit drop", {}) == []
+
+
+def test_a_named_parameter_that_is_not_given_is_a_mistake_of_ours(connection: Connection) -> None:
+    with pytest.raises(KeyError, match="one"):
+        fetch_named(connection, "select %(one)s::integer", {})
 
 
 def test_a_refused_statement_is_sqlalchemys_error_and_tells_no_parameter(connection: Connection) -> None:

@@ -109,7 +109,7 @@ def stand(connection: Connection, changes: Sequence[Change]) -> None:
     """Set where changes lead: the standings of their targets, and when those are looked at again."""
     if changes:
         rows = [_standing_row(change) for change in changes]
-        connection.exec_driver_sql(SET_STANDINGS, {"rows": json.dumps(rows)})
+        fetch(connection, SET_STANDINGS, {"rows": json.dumps(rows)})
 
 
 def after(change: Change) -> Stored:

@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Engine
 
 from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
-from pulsewatch.db import fetch
+from pulsewatch.db import fetch, fetch_named
 from pulsewatch.episodes import step
 from pulsewatch.looking import LookFailedError, Seen, look, look_or_fail
 from pulsewatch.observing import looks_again_at, observation_of, policy_of, verdict_of
@@ -32,11 +32,12 @@ TRY_AGAIN_AFTER = timedelta(minutes=1)
 
 # The instant up to which everything is known. A transaction of ingestion that is open may commit events received when
 # it began. One that has been open for over a minute is given up: it would hold up all alerts. Sessions of the edge
-# count from their first word, before they have taken ingestion's lock.
+# count from their first word, before they have taken ingestion's lock. (The view pg_stat_activity would look up the
+# names of all databases and roles too.)
 RECEIVED_UNTIL = """
 select min(session.xact_start) as received_until
-from pg_catalog.pg_stat_activity as session
-where session.datname = current_database()
+from pg_catalog.pg_stat_get_activity(null) as session
+where session.datid = (select oid from pg_catalog.pg_database where datname = current_database())
     and session.pid <> pg_backend_pid()
     and session.xact_start > clock_timestamp() - interval '1 minute'
     and (
@@ -233,7 +234,7 @@ def evaluate(
     if record["away_s"] is not None:
         # The rule that tells of it reads it there.
         fetch(connection, RECORD, record)
-    marks = connection.exec_driver_sql(TAKE_MARKS, {"known_at": known_at}).one()
+    (marks,) = fetch_named(connection, TAKE_MARKS, {"known_at": known_at})
     if marks.defined:
         alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
     due = {"as_of": as_of, "known_at": known_at, "client_ids": marks.client_ids, "pipeline_ids": marks.pipeline_ids}
@@ -251,7 +252,7 @@ def evaluate(
         if not those:
             continue
         if frozen_because is not None:
-            connection.exec_driver_sql(PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
+            fetch(connection, PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
             continue
         seen = (look if is_careful else look_or_fail)(connection, those, due, is_many=is_many)
         changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
@@ -282,7 +283,7 @@ def _changes(seen: Iterable[Seen], rules: Mapping[int, Rule], as_of: datetime) -
     return changes
 
 
-def _change(rule: Rule, row: Row[Any], as_of: datetime, *, is_error: bool) -> Change:
+def _change(rule: Rule, row: Any, as_of: datetime, *, is_error: bool) -> Change:
     stored = stored_of(row)
     target = Described(row.client_id, row.pipeline_id, None, None)
     observation = None if is_error else observation_of(row)

@@ -1,13 +1,17 @@
 """Engine and connections: one way to reach PostgreSQL."""
 
+import re
 import select
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.pq.abc import PGconn
+from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
@@ -65,10 +69,36 @@ def fetch(
     For the few statements of every ingest transaction: SQLAlchemy's way through `exec_driver_sql` takes three times
     the processor time, which a lone event would pay for. Errors are SQLAlchemy's all the same.
     """
+    with _driver(connection, statement) as driver:
+        return _rows(driver.execute(statement.encode(), parameters))
+
+
+def fetch_named(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+    """The same as named tuples, for statements of any length: psycopg takes longer ones apart each time."""
+    text, names = _numbered(statement)
+    with _driver(connection, statement) as driver:
+        cursor = psycopg.RawCursor(driver, row_factory=namedtuple_row)
+        return _rows(cursor.execute(text, [parameters[name] for name in names]))
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> list[Any]:
+    return [] if cursor.rownumber is None else cursor.fetchall()
+
+
+@lru_cache(1024)
+def _numbered(statement: str) -> tuple[bytes, list[str]]:
+    """A statement with PostgreSQL's own $1, $2 in place of %(names)s, and these in order."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    numbers = {f"%({name})s": f"${number}" for number, name in enumerate(names, 1)} | {"%%": "%"}
+    return re.sub(r"%\(\w+\)s|%%", lambda found: numbers[found[0]], statement).encode(), names
+
+
+@contextmanager
+def _driver(connection: Connection, statement: str) -> Iterator[psycopg.Connection]:
+    """psycopg's own connection; its errors become SQLAlchemy's."""
     driver = cast("psycopg.Connection", connection.connection.driver_connection)
     try:
-        cursor = driver.execute(statement.encode(), parameters)
-        return cursor.fetchall() if cursor.description else []
+        yield driver
     except psycopg.Error as error:
         if driver.closed:
             # It fails at once, and SQLAlchemy draws its conclusions about the connection and the pool.

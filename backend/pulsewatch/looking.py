@@ -12,10 +12,10 @@ from itertools import groupby
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError
 
-from pulsewatch.db import fetch
+from pulsewatch.db import fetch, fetch_named
 from pulsewatch.observing import rules_json
 from pulsewatch.observing_sql import BOUNDS, DUE_SQL, live_sql
 from pulsewatch.rules import KINDS
@@ -31,7 +31,7 @@ SEARCH_TIMEOUT_S = 30.0
 QUERY_CANCELED = "57014"
 
 # A row of what is seen, and whether it could not be looked at.
-Seen = tuple[Row[Any], bool]
+Seen = tuple[Any, bool]
 
 
 class LookFailedError(Exception):
@@ -83,7 +83,7 @@ def _look(
                 *_look(connection, rules[half:], due, is_many, less_s, until),
             ]
         log.error("alert rules of kind %s cannot be evaluated: %s", rules[0].spec.kind, _why(error))
-        return [(row, True) for row in connection.exec_driver_sql(DUE_SQL, _asking(rules, due))]
+        return [(row, True) for row in fetch_named(connection, DUE_SQL, _asking(rules, due))]
 
 
 def _why(error: DBAPIError) -> str:
@@ -96,7 +96,7 @@ def _look_at_once(
     statement = live_sql(tuple(KINDS[name] for name in _by_kind(rules)), is_many=is_many)
     bounds = {"timeout_ms": int(timeout_s * 1000), "by_key": "off" if is_many else "on"}
     fetch(connection, BOUNDS, bounds)
-    seen = [(row, False) for row in connection.exec_driver_sql(statement, _asking(rules, due))]
+    seen = [(row, False) for row in fetch_named(connection, statement, _asking(rules, due))]
     if is_many:
         # What is written is little, whatever was touched.
         fetch(connection, BOUNDS, {**bounds, "by_key": "on"})
