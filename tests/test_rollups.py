@@ -5,12 +5,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 
 from pulsewatch import ingest, resolve, rollups
 from pulsewatch.db import make_engine
@@ -42,18 +44,19 @@ def test_a_change_that_commits_between_any_two_statements_of_a_refresh_is_not_lo
     put(engine, ended("r1", 70, Status.FAILED, attempt=1), ended("r4", 40))
     seen = 0
 
-    def change(connection: Connection, *_: object) -> None:
-        nonlocal seen
-        if connection.engine is not watched:
-            return
-        seen += 1
-        if seen == place + 1:
-            # It ends in another hour, succeeds, and is found to have begun earlier than it seemed.
-            moved = ended("r1", 130, attempt=2, started_at=DAY - timedelta(minutes=90), duration_s=3.5)
-            put(engine, moved, ended("r4", 200, Status.FAILED, attempt=1), ended("r5", 41, Status.TIMED_OUT))
+    class Watched(psycopg.Cursor[tuple[object, ...]]):
+        def execute(self, *said: Any, **how: Any) -> Self:
+            nonlocal seen
+            seen += 1
+            if seen == place + 1:
+                # It ends in another hour, succeeds, and is found to have begun earlier than it seemed.
+                moved = ended("r1", 130, attempt=2, started_at=DAY - timedelta(minutes=90), duration_s=3.5)
+                put(engine, moved, ended("r4", 200, Status.FAILED, attempt=1), ended("r5", 41, Status.TIMED_OUT))
+            return super().execute(*said, **how)
 
     watched = make_engine(engine.url.render_as_string(hide_password=False), pool_size=1, application_name="refresher")
-    event.listen(watched, "before_cursor_execute", change)
+    with watched.connect() as connection:  # what SQLAlchemy asks first does not count
+        connection.connection.driver_connection.cursor_factory = Watched  # type: ignore[union-attr]  # it is psycopg's
     try:
         rollups.refresh(watched, SETTINGS, NOW)
     finally:

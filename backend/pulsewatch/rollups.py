@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Engine
 
+from pulsewatch.db import fetch
 from pulsewatch.rollup_sql import (
     CELLS_SQL,
     DELETE_SQL,
@@ -69,9 +70,11 @@ from (select from pulsewatch.dirty where marked_at > now() - interval '2 seconds
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """An hour of a pipeline; its runs that have changed have their first_at within these (None: none has)."""
+class Cell(NamedTuple):
+    """An hour of a pipeline; its runs that have changed have their first_at within these (None: none has).
+
+    There may be a hundred thousand of them: cells are tuples, which make, sort and hash themselves fastest.
+    """
 
     client_id: int
     pipeline_id: int
@@ -128,10 +131,10 @@ def refresh_chunk(
     if not connection.exec_driver_sql(IS_MINE).scalar_one():
         return 0, 0
     connection.exec_driver_sql(PLANNING)
-    rows = connection.exec_driver_sql(TAKE_SQL, {"limit": limit}).all()
+    rows = fetch(connection, TAKE_SQL, {"limit": limit})
     if rows:
-        _work_out(connection, map(_cell, rows), frozen_before(settings, as_of), as_of)
-    return sum(row.mark_count for row in rows), len(rows)
+        _work_out(connection, (Cell(*cell) for *cell, _ in rows), frozen_before(settings, as_of), as_of)
+    return sum(mark_count for *_, mark_count in rows), len(rows)
 
 
 def frozen_before(settings: Settings, as_of: datetime) -> datetime:
@@ -213,7 +216,7 @@ def _days(engine: Engine, window: Mapping[str, Any]) -> Iterator[list[Cell]]:
     cells: list[Cell] = []
     with engine.connect().execution_options(stream_results=True) as connection:
         for row in connection.exec_driver_sql(CELLS_SQL, window):
-            cell = _cell(row)
+            cell = Cell(*row)
             is_new_day = bool(cells) and cells[-1].hour_at.date() != cell.hour_at.date()
             if len(cells) >= (CHUNK_CELLS if is_new_day else CHUNK_MARKS):
                 yield cells
@@ -239,13 +242,9 @@ def _sum_stored(engine: Engine, window: Mapping[str, Any], *, is_fleet: bool) ->
                     _sum(connection, level, some)
 
 
-def _cell(row: Row[Any]) -> Cell:
-    return Cell(row.client_id, row.pipeline_id, row.hour_at, row.from_at, row.until_at)
-
-
 def _work_out(connection: Connection, cells: Iterable[Cell], frozen: datetime, as_of: datetime) -> None:
     """Work out what marks touch. Hours before `frozen` stay as they are."""
-    cells = sorted(cells, key=lambda cell: (cell.client_id, cell.pipeline_id, cell.hour_at))
+    cells = sorted(cells)
     live = [cell for cell in cells if frozen <= cell.hour_at < as_of + AHEAD]
     if live:
         # Spans are worked out after the hours: where runs were that have moved since is known from these.
@@ -261,13 +260,14 @@ def _work_out_numbers(connection: Connection, cells: Sequence[Cell]) -> dict[Key
     """
     _make_room(connection, cells)
     key = PIPELINE_HOUR.key
-    values = [(cell.client_id, cell.pipeline_id, cell.hour_at, cell.from_at, cell.until_at) for cell in cells]
-    rows = connection.exec_driver_sql(HOUR_SQL, _arrays((*key, "from_at", "until_at"), values)).all()
-    gone = [row[: len(key)] for row in rows if row.is_gone]
-    _delete(connection, DELETE_SQL[PIPELINE_HOUR.table], key, gone)
+    rows = fetch(connection, HOUR_SQL, _arrays(Cell._fields, cells))
+    _delete(connection, DELETE_SQL[PIPELINE_HOUR.table], key, [hour for *hour, _, is_gone in rows if is_gone])
+    columns = dict(zip(Cell._fields, zip(*cells, strict=True), strict=True))
+    days = {hour_at: hour_at.replace(hour=0) for hour_at in set(columns["hour_at"])}
+    columns["day_utc"] = tuple(days[hour_at] for hour_at in columns["hour_at"])
     for level in SUMMED:
-        _sum(connection, level, sorted({_key_of(level, cell) for cell in cells}))
-    return {row[: len(key)]: row.until_at for row in rows if row.until_at is not None}
+        _sum(connection, level, sorted(set(zip(*(columns[name] for name in level.key), strict=True))))
+    return {tuple(hour): until_at for *hour, until_at, _ in rows if until_at is not None}
 
 
 def _make_room(connection: Connection, cells: Sequence[Cell]) -> None:
@@ -277,13 +277,8 @@ def _make_room(connection: Connection, cells: Sequence[Cell]) -> None:
         connection.exec_driver_sql("select pulsewatch.ensure_partition(%s)", (month,))
 
 
-def _key_of(level: Level, cell: Cell) -> Key:
-    times = {"hour_at": cell.hour_at, "day_utc": cell.hour_at.replace(hour=0)}
-    return tuple(times[name] if name in times else getattr(cell, name) for name in level.key)
-
-
 def _sum(connection: Connection, level: Level, keys: Sequence[Key]) -> None:
-    gone = connection.exec_driver_sql(SUM_SQL[level.table], _arrays(level.key, keys)).all()
+    gone = fetch(connection, SUM_SQL[level.table], _arrays(level.key, keys))
     _delete(connection, DELETE_SQL[level.table], level.key, gone)
 
 
@@ -304,20 +299,26 @@ def _touched(cells: Sequence[Cell], found_until: Mapping[Key, datetime]) -> list
 
 
 def _work_out_spans(connection: Connection, touched: Sequence[Key]) -> None:
-    gone = connection.exec_driver_sql(SPAN_SQL, _arrays((*STATE_KEY, "from_at", "until_at"), touched)).all()
+    gone = fetch(connection, SPAN_SQL, _arrays((*STATE_KEY, "from_at", "until_at"), touched))
     _delete(connection, DELETE_SPANS_SQL, SPAN_KEY, gone)
 
 
 def _work_out_states(connection: Connection, pipelines: Sequence[Key], as_of: datetime) -> None:
-    gone = connection.exec_driver_sql(STATE_SQL, {"as_of": as_of} | _arrays(STATE_KEY, pipelines)).all()
+    gone = fetch(connection, STATE_SQL, {"as_of": as_of} | _arrays(STATE_KEY, pipelines))
     _delete(connection, DELETE_STATES_SQL, STATE_KEY, gone)
 
 
-def _arrays(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
-    """Rows as one array a column."""
-    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+def _arrays(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+    """Rows as one array a column, written as PostgreSQL reads it: the driver would look at each number by itself."""
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return {name: _array(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _array(values: Iterable[Any]) -> str:
+    """Numbers, ids, times and nothing: none of these needs quotes."""
+    return "{" + ",".join(["null" if value is None else str(value) for value in values]) + "}"
 
 
 def _delete(connection: Connection, statement: str, key: Sequence[str], gone: Sequence[Sequence[Any]]) -> None:
     if gone:
-        connection.exec_driver_sql(statement, _arrays(key, sorted(map(tuple, gone))))
+        fetch(connection, statement, _arrays(key, sorted(map(tuple, gone))))
