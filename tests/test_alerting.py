@@ -12,6 +12,8 @@ from sqlalchemy import text
 from pulsewatch import alerting, looking, rulebook
 from pulsewatch.db import make_engine
 from pulsewatch.events import RunEvent, Status
+from pulsewatch.observing_sql import live_sql
+from pulsewatch.rules import KINDS
 from pulsewatch.settings import Settings
 from pulsewatch.worker import Evaluator
 from tests.alert_stage import Stage, at, plain
@@ -341,6 +343,21 @@ def test_a_backfill_of_old_failures_fires_nothing_that_is_over(stage: Stage) -> 
 
 
 # -- what cannot be evaluated -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_many", [False, True])
+def test_no_plan_of_what_looks_at_rules_depends_on_tables_of_marks_which_are_vacuumed_all_the_time(
+    stage: Stage, is_many: bool
+) -> None:
+    """A plan is made anew once a table that it reads was vacuumed: for this statement that takes longest of all."""
+    nothing = {"client_ids": "{}", "pipeline_ids": "{}", "rules": "[]", "rule_ids": [], "earliest": at(0)}
+    times = {"as_of": at(0), "known_at": at(0)}
+    with stage.engine.connect() as connection:
+        statement = f"explain {live_sql(tuple(KINDS.values()), is_many=is_many)}"
+        plan = "\n".join(line for (line,) in connection.exec_driver_sql(statement, nothing | times))
+    assert "Function Scan on unsettled" in plan
+    assert " on alert_mark" not in plan
+    assert " on dirty" not in plan
 
 
 def test_a_kind_that_cannot_be_evaluated_is_an_error_of_its_rules_and_of_no_others(stage: Stage) -> None:

@@ -52,16 +52,10 @@ def _is_bad(value: str) -> str:
 )"""
 
 
-# The marks that are left: a tick has taken those of before. Marks come and go, and the planner takes the room that they
-# leave for marks: to make hash tables for a hundred thousand takes ten milliseconds. What is always true it takes for
-# true of one in two hundred.
+# The marks that are left: a tick has taken those of before.
 _SETTLED = """
 marked as materialized (
-    select client_id, pipeline_id
-    from pulsewatch.alert_mark
-    where marked_at >= %(known_at)s and pipeline_id + 0 = pipeline_id
-    union all
-    select client_id, pipeline_id from pulsewatch.dirty where pipeline_id + 0 = pipeline_id
+    select client_id, pipeline_id from pulsewatch.unsettled(%(known_at)s)
 ),
 
 unsettled as materialized (
