@@ -136,9 +136,13 @@ def open_folder() -> Iterator[Path]:
     """A folder that the server's user can reach: pytest's own temporary folders are closed to others.
 
     A database is a thousand files, and hundreds of tests have one of their own: they lie in memory, where that has room
-    enough. (In a container it may have 64 MB.)
+    enough and may hold programs. (In a container it may have 64 MB, and only data.)
     """
-    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES
+    has_room = (
+        MEMORY.is_dir()
+        and shutil.disk_usage(MEMORY).free >= MEMORY_BYTES
+        and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    )
     with tempfile.TemporaryDirectory(
         prefix="pulsewatch-test-", dir=MEMORY if has_room else None, ignore_cleanup_errors=True
     ) as name:

@@ -40,9 +40,11 @@ def test_fetch_works_in_the_connections_transaction(connection: Connection) -> N
 
 
 def test_named_rows_come_of_named_parameters_each_as_often_as_it_stands_there(connection: Connection) -> None:
-    statement = "select %(one)s::integer as first, %(other)s::text as second, %(one)s::integer %% 2 as third"
+    statement = """
+    select %(one)s::integer as first, %(other)s::text as second, %(one)s::integer %% 2 as third, '%%(gone)s' as fourth
+    """
     (row,) = fetch_named(connection, statement, {"other": "$1 %(one)s %%", "one": 7, "unused": object()})
-    assert (row.first, row.second, row.third) == row == (7, "$1 %(one)s %%", 1)
+    assert (row.first, row.second, row.third, row.fourth) == row == (7, "$1 %(one)s %%", 1, "%(gone)s")
     assert fetch_named(connection, "create temp table seen (id integer) on commit drop", {}) == []
 
 

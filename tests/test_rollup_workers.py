@@ -111,6 +111,23 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
         assert rollups.lag(connection) == (0, 0.0)
 
 
+def test_so_many_marks_are_taken_at_once_as_touch_a_bounded_number_of_hours_but_few_prove_little() -> None:
+    pace = rollups.Pace()
+    pace.adapt(50, 1)
+    assert pace.marks == rollups.CHUNK_MARKS
+    taken = []
+    for _ in range(4):
+        pace.adapt(pace.marks, 1000)
+        taken.append(pace.marks)
+    assert taken == [80_000, 320_000, rollups.MANY_MARKS, rollups.MANY_MARKS]
+    pace.adapt(rollups.MANY_MARKS, rollups.CHUNK_MARKS * 5)
+    assert pace.marks == rollups.MANY_MARKS // 5
+    pace.adapt(rollups.CHUNK_MARKS, rollups.CHUNK_MARKS)
+    assert pace.marks == rollups.CHUNK_MARKS
+    pace.adapt(0, 0)
+    assert pace.marks == rollups.CHUNK_MARKS
+
+
 @pytest.mark.parametrize(
     ("took_s", "lag_s", "is_pouring_in", "began_at"),
     [

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from pulsewatch import notifying
 from pulsewatch.alert_sql import ALERTS, FIRED_AT, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
@@ -141,7 +141,7 @@ def close(connection: Connection, targets: Sequence[tuple[Rule, Described]], rea
     return write(connection, changes)
 
 
-def stored_of(row: Row[Any]) -> Stored:
+def stored_of(row: Any) -> Stored:
     """What a row of alert_target says."""
     standing = Standing(
         State(row.state),

@@ -66,15 +66,18 @@ def fetch(
 ) -> list[tuple[Any, ...]]:
     """The rows of a statement (none, where it gives none), by psycopg alone, in the connection's transaction.
 
-    For the few statements of every ingest transaction: SQLAlchemy's way through `exec_driver_sql` takes three times
-    the processor time, which a lone event would pay for. Errors are SQLAlchemy's all the same.
+    For the statements of every ingest transaction and every tick: SQLAlchemy's way through `exec_driver_sql` takes
+    three times the processor time, which a lone event would pay for. Errors are SQLAlchemy's all the same.
     """
     with _driver(connection, statement) as driver:
         return _rows(driver.execute(statement.encode(), parameters))
 
 
 def fetch_named(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
-    """The same as named tuples, for statements of any length: psycopg takes longer ones apart each time."""
+    """The same as named tuples, for statements of any length: psycopg takes longer ones apart each time.
+
+    Each column has a name of its own. Parameters are `%(name)s`; raises KeyError for one that is not given.
+    """
     text, names = _numbered(statement)
     with _driver(connection, statement) as driver:
         cursor = psycopg.RawCursor(driver, row_factory=namedtuple_row)
@@ -88,9 +91,12 @@ def _rows(cursor: psycopg.Cursor[Any]) -> list[Any]:
 @lru_cache(1024)
 def _numbered(statement: str) -> tuple[bytes, list[str]]:
     """A statement with PostgreSQL's own $1, $2 in place of %(names)s, and these in order."""
-    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
-    numbers = {f"%({name})s": f"${number}" for number, name in enumerate(names, 1)} | {"%%": "%"}
-    return re.sub(r"%\(\w+\)s|%%", lambda found: numbers[found[0]], statement).encode(), names
+    numbers: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"${numbers.setdefault(found[1], len(numbers) + 1)}" if found[1] else "%"
+
+    return re.sub(r"%\((\w+)\)s|%%", number, statement).encode(), list(numbers)
 
 
 @contextmanager

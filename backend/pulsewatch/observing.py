@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 
 from pulsewatch.episodes import Policy
 from pulsewatch.observing_sql import PLANNING, asked_sql
@@ -61,7 +61,7 @@ def _rule_row(rule: Rule) -> Mapping[str, Any]:
     }
 
 
-def observation_of(row: Row[Any]) -> Observation:
+def observation_of(row: Any) -> Observation:
     """A row of either statement."""
     return Observation(
         row.rule_id,

@@ -44,7 +44,7 @@ HOUR = timedelta(hours=1)
 AHEAD = timedelta(days=1)
 CHUNK_MARKS = 20_000
 # Where many marks wait, most of them touch the same hours, which then are worked out once for all of these.
-MANY_MARKS = 1_000_000
+MANY_MARKS = 500_000
 CHUNK_CELLS = 5_000
 # A tick comes to an end under any load; the next one goes on.
 CHUNKS_PER_TICK = 20
@@ -88,12 +88,15 @@ Key = tuple[Any, ...]
 
 @dataclass(slots=True)
 class Pace:
-    """How many marks are taken at once: as many as touch some CHUNK_MARKS hours, as far as the last ones tell."""
+    """How many marks are taken at once: as many as touch some CHUNK_MARKS hours, as far as the last ones tell.
+
+    A few do not tell much: the next ones are four times as many at most.
+    """
 
     marks: int = CHUNK_MARKS
 
     def adapt(self, marks: int, cells: int) -> None:
-        self.marks = max(CHUNK_MARKS, min(MANY_MARKS, CHUNK_MARKS * marks // max(cells, 1)))
+        self.marks = max(CHUNK_MARKS, min(MANY_MARKS, 4 * marks, CHUNK_MARKS * marks // max(cells, 1)))
 
 
 def refresh(

@@ -111,11 +111,6 @@ QUERIES = {
         " where client = '{client}' and pipeline = '{pipeline}' and first_at >= '{since}' and first_at < '{until}'"
         " order by finished_at"
     ),
-    "pipeline: every run's duration, by first_at": (
-        "select finished_at as time, duration_s from analytics.runs"
-        " where client = '{client}' and pipeline = '{pipeline}' and first_at >= '{since}' and first_at < '{until}'"
-        " order by first_at"
-    ),
     "pipeline: rows reported, 30 d": (
         "select first_at as time, value from analytics.run_metrics where client = '{client}'"
         " and pipeline = '{pipeline}' and metric = 'rows' and first_at >= '{since}' and first_at < '{until}'"

@@ -14,10 +14,8 @@ depends_on = None
 
 # Tables of marks are vacuumed every few seconds, and a statement that reads one is planned anew after that. For the
 # one that looks at all rules that takes three times as long as to run it. In PL/pgSQL, or PostgreSQL would put the body
-# into that statement; stable, so that it sees what that statement sees.
-#
-# Marks come and go, and the planner takes the room that they leave for marks: to make hash tables for a hundred
-# thousand takes ten milliseconds. What is always true it takes for true of one in two hundred.
+# into that statement; stable, so that it sees what that statement sees. `rows 100`: marks come and go, and the planner
+# would take the room that they leave for marks; to make hash tables for a hundred thousand takes ten milliseconds.
 UNSETTLED = """
 create function pulsewatch.unsettled(known_at timestamptz)
 returns table (client_id bigint, pipeline_id bigint)
@@ -28,9 +26,9 @@ begin
     return query
     select client_id, pipeline_id
     from pulsewatch.alert_mark
-    where marked_at >= unsettled.known_at and pipeline_id + 0 = pipeline_id
-    union all
-    select client_id, pipeline_id from pulsewatch.dirty where pipeline_id + 0 = pipeline_id;
+    where marked_at >= unsettled.known_at
+    union
+    select client_id, pipeline_id from pulsewatch.dirty;
 end
 $$
 """
@@ -40,7 +38,7 @@ def upgrade() -> None:
     op.execute(UNSETTLED)
     op.execute(
         "comment on function pulsewatch.unsettled(timestamptz) is"
-        " 'Pipelines of which marks since then are left; one may be there several times.'"
+        " 'Pipelines that are not worked out, or that marks since then are left of.'"
     )
 
 
