@@ -81,6 +81,7 @@ def test_what_is_said_of_clients_and_pipelines_is_valid_and_every_name_is_a_slug
         assert is_slug(statement.pipeline or statement.client)
 
 
+@pytest.mark.unmeasured
 def test_a_year_of_telling_would_not_change_how_much_is_told_in_two_months() -> None:
     """The load has to fit into a minute; a day is representative enough to tell how much it will be."""
     a_day = len(HISTORY.deliveries(HISTORY.pipelines, ANCHOR - 31 * DAY, ANCHOR - 30 * DAY))
@@ -104,6 +105,7 @@ def test_told_in_pieces_it_is_the_same_story() -> None:
     assert pieces == HISTORY.deliveries(own, times[0], times[-1])
 
 
+@pytest.mark.unmeasured
 def test_the_wire_reads_each_event_as_it_was_meant() -> None:
     events = [
         delivery.event for slug in ("acme-retail", "aurora-energy", "delta-freight") for delivery in last_days(slug, 3)
@@ -146,6 +148,7 @@ def test_an_event_that_is_sent_twice_says_the_same_twice() -> None:
     assert {len(digests) for digests in said.values()} == {1}
 
 
+@pytest.mark.unmeasured
 def test_some_runs_are_late_and_some_are_missing() -> None:
     own = [one for one in of_client(HISTORY, "cedar-health") if one.parent is None and one.young_days is None]
     starts: dict[tuple[str, datetime], datetime] = {}

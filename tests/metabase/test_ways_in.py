@@ -24,6 +24,7 @@ def test_a_key_is_used_where_one_is_given(fake: Fake, apply: Do) -> None:
     assert [request.path for request in fake.requests if "session" in request.path] == ["/api/session/properties"]
 
 
+@pytest.mark.unmeasured
 def test_a_metabase_that_starts_is_waited_for(new_fake: Fake, apply: Do) -> None:
     new_fake.starting = 60
     told: list[str] = []
@@ -32,6 +33,7 @@ def test_a_metabase_that_starts_is_waited_for(new_fake: Fake, apply: Do) -> None
     assert told[1].startswith(f"waiting for Metabase at {new_fake.url}, ")
 
 
+@pytest.mark.unmeasured
 def test_short_troubles_pass(new_fake: Fake, apply: Do, specs: Specs) -> None:
     new_fake.troubles = [("GET /api/database$", 503), ("GET /api/database$", 503), ("PUT /api/field", 502)]
     new_fake.troubles += [("POST /api/card", 429), ("PUT /api/dashboard", 503)]
@@ -43,12 +45,14 @@ def test_short_troubles_pass(new_fake: Fake, apply: Do, specs: Specs) -> None:
     assert new_fake.writes[before:] == []
 
 
+@pytest.mark.unmeasured
 def test_what_makes_a_new_thing_is_not_sent_twice(new_fake: Fake, apply: Do) -> None:
     new_fake.troubles = [("POST /api/card$", 502)]
     with pytest.raises(MetabaseError, match="refuses POST /api/card"):
         apply(new_fake)
 
 
+@pytest.mark.unmeasured
 def test_a_session_that_ends_on_the_way_is_told_and_made_good(new_fake: Fake, apply: Do) -> None:
     new_fake.troubles = [("POST /api/dashboard", 401)]
     with pytest.raises(MetabaseError, match="refuses POST /api/dashboard"):
@@ -56,6 +60,7 @@ def test_a_session_that_ends_on_the_way_is_told_and_made_good(new_fake: Fake, ap
     assert apply(new_fake)[0] == "create the dashboard Pipeline health"
 
 
+@pytest.mark.unmeasured
 def test_a_setup_that_another_was_faster_with_goes_on_with_a_login(new_fake: Fake, apply: Do, specs: Specs) -> None:
     new_fake.state.users[EMAIL] = PASSWORD
     new_fake.state.administrators.add(EMAIL)
