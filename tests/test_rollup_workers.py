@@ -111,6 +111,29 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
         assert rollups.lag(connection) == (0, 0.0)
 
 
+def test_a_rest_ends_as_soon_as_nothing_more_pours_in(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, is_pouring_in = 100.0, True
+    began: list[float] = []
+
+    def refresh(*_: object, **__: object) -> int:
+        nonlocal clock
+        began.append(clock)
+        clock += 3
+        return 0
+
+    monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock)
+    monkeypatch.setattr(rollups, "refresh", refresh)
+    monkeypatch.setattr(rollups, "is_pouring_in", lambda _: is_pouring_in)
+    tick = Refresher(engine, SETTINGS)
+    tick(NOW)
+    clock = 105.0
+    tick(NOW)
+    assert began == [100.0]
+    is_pouring_in = False
+    tick(NOW)
+    assert began == [100.0, 105.0]
+
+
 def test_so_many_marks_are_taken_at_once_as_touch_a_bounded_number_of_hours_but_few_prove_little() -> None:
     pace = rollups.Pace()
     pace.adapt(50, 1)

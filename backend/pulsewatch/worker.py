@@ -95,9 +95,9 @@ class Refresher:
     """The tick that works out the numbers of hours and days that marks touch.
 
     Where it takes long while events pour in, it rests for longer: the more comes in meanwhile, the more marks it takes
-    at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up once nothing
-    more comes, or marks have waited long. After that it may have worked for minutes, which is no reason to rest for
-    longer than MOST_REST_S.
+    at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up as soon as
+    nothing more comes, or once marks have waited long. After that it may have worked for minutes, which is no reason to
+    rest for longer than MOST_REST_S.
     """
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
@@ -108,7 +108,7 @@ class Refresher:
 
     def __call__(self, as_of: datetime) -> None:
         began_s = time.monotonic()
-        if began_s < self._rests_until_s:
+        if began_s < self._rests_until_s and self._is_pouring_in():
             return
         try:
             rollups.refresh(self._engine, self._settings, as_of, self._pace, may_go_on=self._may_go_on)
@@ -116,6 +116,10 @@ class Refresher:
             if not self._may_go_on():
                 ended_s = time.monotonic()
                 self._rests_until_s = ended_s + min(REST * (ended_s - began_s), MOST_REST_S)
+
+    def _is_pouring_in(self) -> bool:
+        with self._engine.connect() as connection:
+            return rollups.is_pouring_in(connection)
 
     def _may_go_on(self) -> bool:
         with self._engine.connect() as connection:
