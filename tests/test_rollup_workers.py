@@ -97,6 +97,7 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
     execute(engine, more)
     with engine.connect() as connection:
         assert rollups.is_pouring_in(connection)
+        assert not rollups.is_pouring_in(connection, 0)
     execute(
         engine,
         "update pulsewatch.dirty set marked_at = now() - interval '90 s'"
@@ -111,7 +112,7 @@ def test_the_lag_is_the_age_of_the_oldest_mark(engine: Engine) -> None:
         assert rollups.lag(connection) == (0, 0.0)
 
 
-def test_a_rest_ends_as_soon_as_nothing_more_pours_in(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rest_ends_once_nothing_more_pours_in(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, is_pouring_in = 100.0, True
     began: list[float] = []
 
@@ -123,7 +124,7 @@ def test_a_rest_ends_as_soon_as_nothing_more_pours_in(engine: Engine, monkeypatc
 
     monkeypatch.setattr("pulsewatch.worker.time.monotonic", lambda: clock)
     monkeypatch.setattr(rollups, "refresh", refresh)
-    monkeypatch.setattr(rollups, "is_pouring_in", lambda _: is_pouring_in)
+    monkeypatch.setattr(rollups, "is_pouring_in", lambda *_: is_pouring_in)
     tick = Refresher(engine, SETTINGS)
     tick(NOW)
     clock = 105.0
@@ -180,7 +181,7 @@ def test_a_tick_that_took_long_rests_for_longer_while_events_pour_in_unless_it_i
 
     monkeypatch.setattr(rollups, "refresh", refresh)
     monkeypatch.setattr(rollups, "lag", lambda _: (1, lag_s))
-    monkeypatch.setattr(rollups, "is_pouring_in", lambda _: is_pouring_in)
+    monkeypatch.setattr(rollups, "is_pouring_in", lambda *_: is_pouring_in)
     tick = Refresher(engine, SETTINGS)
     for now in (100.0, 104.0, 111.0, 112.0, 199.0, 200.0, 220.0):
         clock[0] = max(clock[0], now)

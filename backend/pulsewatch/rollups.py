@@ -66,7 +66,9 @@ from pulsewatch.dirty
 POURING_MARKS = 1000
 POURING_IN = """
 select count(*) = %(marks)s
-from (select from pulsewatch.dirty where marked_at > now() - interval '2 seconds' limit %(marks)s) as recent
+from (
+    select from pulsewatch.dirty where marked_at > now() - make_interval(secs => %(within_s)s) limit %(marks)s
+) as recent
 """
 
 
@@ -153,9 +155,10 @@ def lag(connection: Connection) -> tuple[int, float]:
     return mark_count, lag_s
 
 
-def is_pouring_in(connection: Connection) -> bool:
-    """Whether marks are being left by the hundred a second."""
-    poured: bool = connection.exec_driver_sql(POURING_IN, {"marks": POURING_MARKS}).scalar_one()
+def is_pouring_in(connection: Connection, within_s: float = 2) -> bool:
+    """Whether a thousand marks were left in the last seconds."""
+    values = {"marks": POURING_MARKS, "within_s": within_s}
+    poured: bool = connection.exec_driver_sql(POURING_IN, values).scalar_one()
     return poured
 
 

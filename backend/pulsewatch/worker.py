@@ -40,6 +40,7 @@ HOUSEKEEPING_EVERY = timedelta(minutes=10)
 ROLLUPS_EVERY = timedelta(seconds=2)
 REST = 9  # times as long as it worked
 MOST_REST_S = 30
+PAUSE_S = 10  # floods come in waves: a shorter pause is part of one
 LONG_S = 60
 SLOTS_EVERY = timedelta(seconds=2)
 # Where much is to be done at once, so many rounds are gone before the next tick.
@@ -95,8 +96,8 @@ class Refresher:
     """The tick that works out the numbers of hours and days that marks touch.
 
     Where it takes long while events pour in, it rests for longer: the more comes in meanwhile, the more marks it takes
-    at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up as soon as
-    nothing more comes, or once marks have waited long. After that it may have worked for minutes, which is no reason to
+    at once, which is cheaper for each, and ingestion keeps the better part of the machine. It catches up once
+    nothing more comes, or marks have waited long. After that it may have worked for minutes, which is no reason to
     rest for longer than MOST_REST_S.
     """
 
@@ -108,7 +109,7 @@ class Refresher:
 
     def __call__(self, as_of: datetime) -> None:
         began_s = time.monotonic()
-        if began_s < self._rests_until_s and self._is_pouring_in():
+        if began_s < self._rests_until_s and self._is_flood():
             return
         try:
             rollups.refresh(self._engine, self._settings, as_of, self._pace, may_go_on=self._may_go_on)
@@ -117,9 +118,9 @@ class Refresher:
                 ended_s = time.monotonic()
                 self._rests_until_s = ended_s + min(REST * (ended_s - began_s), MOST_REST_S)
 
-    def _is_pouring_in(self) -> bool:
+    def _is_flood(self) -> bool:
         with self._engine.connect() as connection:
-            return rollups.is_pouring_in(connection)
+            return rollups.is_pouring_in(connection, PAUSE_S)
 
     def _may_go_on(self) -> bool:
         with self._engine.connect() as connection:
