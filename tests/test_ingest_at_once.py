@@ -73,8 +73,35 @@ def test_both_ways_leave_the_same_rows_and_say_the_same(
 def test_what_the_database_has_met_is_looked_up_and_remembered(met: Connection) -> None:
     known = resolve.Names()
     assert at_once(met, submission(event()), known=known) == [Receipt(accepted=1)]
-    assert list(known.clients) == ["acme"]
-    assert [name[1:] for name in known.pipelines] == [("", "nightly")]
+    assert list(known.ids) == [("acme", "", "nightly")]
+
+
+def test_only_names_that_are_not_known_are_looked_up(met: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    step_by_step(met, submission(event(pipeline="hourly")))
+    known = resolve.Names()
+    asked: list[set[resolve.Words]] = []
+
+    def look_up(connection: Connection, wanted: set[resolve.Words]) -> resolve.Names:
+        asked.append(wanted)
+        return found(connection, wanted)
+
+    found = resolve.look_up
+    monkeypatch.setattr(resolve, "look_up", look_up)
+    for number in range(3):
+        batch = submission(
+            event(minutes=number + 1), *[event(pipeline="hourly", run=str(one)) for one in range(number)]
+        )
+        assert at_once(met, batch, known=known) is not None
+    assert asked == [{("acme", "", "nightly")}, {("acme", "", "hourly")}]
+
+
+def test_the_ids_of_a_client_that_was_made_anew_are_learnt_anew(met: Connection) -> None:
+    known = resolve.Names()
+    known.ids["acme", "", "nightly"] = (0, 1)
+    assert at_once(met, submission(event(minutes=1)), known=known) is None
+    begin = savepoint(met)
+    ingest.store(begin, [submission(event(minutes=2))], known, max_pipelines=9, received_at=NOW)
+    assert at_once(met, submission(event(minutes=3)), known=known) == [Receipt(accepted=1)]
 
 
 def test_outcomes_are_counted_with_the_lag_of_what_was_new(met: Connection) -> None:
@@ -139,7 +166,7 @@ def test_nothing_is_stored_for_a_client_that_was_archived_since(met: Connection)
 
 def test_nothing_is_stored_for_a_client_that_is_gone(met: Connection) -> None:
     known = resolve.Names()
-    known.clients["acme"], known.pipelines[0, "", "nightly"] = 0, 1
+    known.ids["acme", "", "nightly"] = (0, 1)
     assert at_once(met, submission(event()), known=known) is None
     assert count(met, "run_event") == 1
 

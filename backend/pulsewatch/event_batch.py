@@ -13,7 +13,8 @@ from pulsewatch.submissions import CONFLICT, DUPLICATE, Outcome
 Identity = tuple[int, bytes]
 # How the functions of ingestion want them. Two writers that hold rows of the same runs meet in the same order, so that
 # neither waits for the other in vain; the same event has the same run, unless its sender contradicts himself.
-_ORDER = attrgetter("client_id", "run_id", "at_us", "dedupe_key")
+# That is by client, pipeline, run, time and dedupe key: as they are packed, bytes are in the order of what they say.
+_ORDER = attrgetter("head")
 
 
 class EventBatch:

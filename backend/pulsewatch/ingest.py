@@ -214,7 +214,6 @@ def merge(connection: Connection, work: Work, excluded: dict[int, Refusal], lear
     fetch(connection, INGEST_LOCK)
     unbound = {item.client for item, owner in zip(items, work.owners, strict=True) if owner is None}
     clients = resolve.clients(connection, {item.client for item in items}, may_make=unbound)
-    learned.clients.update((slug, client.id) for slug, client in clients.items())
     for position, (item, owner) in enumerate(zip(items, work.owners, strict=True)):
         if outcomes[position] is None:
             outcomes[position] = _refuse_client(clients.get(item.client), item.client, owner)
@@ -256,7 +255,7 @@ def _lock_clients(
             client_id = clients[item.client].id
             if item.pipeline is None:
                 stated.add(client_id)
-            elif known.pipelines.get((client_id, item.namespace, item.pipeline)) is None:
+            elif known.pipeline_id((item.client, item.namespace, item.pipeline), client_id) is None:
                 others.add(client_id)
     if stated:
         resolve.lock_clients(connection, stated | others)
@@ -271,20 +270,21 @@ def _resolve_pipelines(
 ) -> tuple[dict[resolve.PipelineName, int], set[resolve.PipelineName]]:
     """Ids of the pipelines that the items name, and which were made; items over the client's limit are refused."""
     ids: dict[resolve.PipelineName, int] = {}
-    unknown: set[resolve.PipelineName] = set()
+    unknown: dict[resolve.PipelineName, resolve.Words] = {}
     for position, item in enumerate(work.items):
         if outcomes[position] is None and item.pipeline is not None:
             name = (clients[item.client].id, item.namespace, item.pipeline)
             if name not in ids and name not in unknown:
-                found = work.known.pipelines.get(name)
+                words = (item.client, item.namespace, item.pipeline)
+                found = work.known.pipeline_id(words, name[0])
                 if found is None:
-                    unknown.add(name)
+                    unknown[name] = words
                 else:
                     ids[name] = found
     if not unknown:
         return ids, set()
     found_ids, made = resolve.pipelines(connection, unknown, max_pipelines=work.max_pipelines)
-    learned.pipelines.update(found_ids)
+    learned.ids.update((unknown[name], (name[0], pipeline_id)) for name, pipeline_id in found_ids.items())
     if len(found_ids) < len(unknown):
         detail = f"The client has {work.max_pipelines} pipelines already, which is the most it may have."
         for position, item in enumerate(work.items):

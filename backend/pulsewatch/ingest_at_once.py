@@ -149,23 +149,23 @@ def _is_usual(submissions: Sequence[Submission]) -> bool:
 
 def _ids(submissions: Sequence[Submission], known: resolve.Names) -> list[tuple[int, int]] | None:
     """Client and pipeline of each event, in order. None: one is not known, or not the client that its key is for."""
-    clients, pipelines = known.clients, known.pipelines
+    known_ids = known.ids
     ids = []
     for submission in submissions:
         owner = submission.client_id
-        for item in submission.items:
-            client_id = clients.get(item.client, 0)
-            pipeline_id = pipelines.get((client_id, item.namespace, item.pipeline or ""))
-            if pipeline_id is None or (owner is not None and owner != client_id):
+        for item in cast("list[RunEvent]", submission.items):
+            found = known_ids.get((item.client, item.namespace, item.pipeline))
+            if found is None or (owner is not None and owner != found[0]):
                 return None
-            ids.append((client_id, pipeline_id))
+            ids.append(found)
     return ids
 
 
 def _look_up(connection: Connection, submissions: Sequence[Submission], known: resolve.Names) -> None:
     """Learn the names that the process has not met yet but the database has."""
-    items = [item for submission in submissions for item in submission.items]
-    known.learn(resolve.look_up(connection, {(item.client, item.namespace, item.pipeline or "") for item in items}))
+    events = (cast("RunEvent", item) for submission in submissions for item in submission.items)
+    words = {(event.client, event.namespace, event.pipeline) for event in events}
+    known.learn(resolve.look_up(connection, words - known.ids.keys()))
 
 
 def _fold(batch: EventBatch, submissions: Sequence[Submission], ids: Sequence[tuple[int, int]]) -> list[Outcome] | None:

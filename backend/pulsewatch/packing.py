@@ -11,12 +11,11 @@ another type, beside which processes of the version before can go on.
 import struct
 from collections.abc import Collection
 from datetime import UTC, datetime
-from hashlib import blake2b
 
 import msgspec
 
 from pulsewatch.db import Binary
-from pulsewatch.events import RunEvent, Status, canonical_json, dedupe_key, epoch_us, run_id_bytes
+from pulsewatch.events import RunEvent, Status, canonical_json, dedupe_key, digest_of, epoch_us, run_id_bytes
 
 # The oids of built-in types never change.
 _OIDS = {
@@ -73,6 +72,9 @@ _pack_int = struct.Struct(">8sq").pack
 _pack_short = struct.Struct(">8sh").pack
 _pack_double = struct.Struct(">8sd").pack
 _pack_jsonb = struct.Struct(">Iib").pack
+_pack_alone = struct.Struct(">8sqIi").pack
+# The fields from client_id to flags.
+_pack_start = struct.Struct(">8sq8sq8s16s8sq8s16s8s16s8sh").pack
 
 
 def _head(kind: str, length: int) -> bytes:
@@ -121,15 +123,14 @@ def _jsonb(value: object) -> bytes:
 
 
 class Row(msgspec.Struct, gc=False):
-    """A run event on its way into the tables. `said` and `run` are fields that are packed already."""
+    """A run event on its way into the tables. `head`, `said` and `run` are fields that are packed already."""
 
     event: RunEvent
-    client_id: int
-    pipeline_id: int
     run_id: bytes
     at_us: int
     dedupe_key: bytes
     content_digest: bytes
+    head: bytes  # client_id to event_id
     said: bytes  # status to parent
     run: bytes = _NO_RUN  # from state_key on
     place: int = 0  # where in the request
@@ -140,7 +141,17 @@ def row_of(event: RunEvent, client_id: int, pipeline_id: int) -> Row:
     at_us = epoch_us(event.occurred_at)
     run = run_id_bytes(event.client, event.namespace, event.pipeline, event.run)
     said = _said(event, event.scheduled_at)
-    return Row(event, client_id, pipeline_id, run, at_us, dedupe_key(event, at_us), _digest(event, run, said), said)
+    key, digest = dedupe_key(event, at_us), _digest(event, run, said)
+    head = _pack_start(
+        _BIGINT, client_id, _BIGINT, pipeline_id, _UUID, run, _TIME, at_us - _PG_EPOCH_US, _UUID, key, _UUID, digest,
+        _SMALLINT, event.flags,
+    )  # fmt: skip
+    if event.attempt is None and event.event_id is None:
+        head += _NO_ATTEMPT_NO_ID
+    else:
+        head += _NO_SMALLINT if event.attempt is None else smallint(event.attempt)
+        head += _NO_TEXT if event.event_id is None else text(event.event_id)
+    return Row(event, run, at_us, key, digest, head, said)
 
 
 def content_digest(event: RunEvent) -> bytes:
@@ -157,7 +168,7 @@ def _digest(event: RunEvent, run: bytes, said: bytes) -> bytes:
         said = _said(event, event.ignored_scheduled_at)
     # No attempt is attempt 0. Nothing can be mistaken for another: the fields tell their own lengths.
     words = b"%b%b%c" % (run, said, event.attempt) if event.attempt else run + said
-    return blake2b(words, digest_size=16).digest()
+    return digest_of(words)
 
 
 def _said(event: RunEvent, scheduled_at: datetime | None) -> bytes:
@@ -189,7 +200,8 @@ def _facts(event: RunEvent, scheduled_at: datetime | None) -> tuple[bytes, bytes
 
 def run_alone(state_key: int, external_id: str) -> bytes:
     """The fields from state_key on, where the row's own event says all that there is to say of its run."""
-    return bigint(state_key) + text(external_id) + _NO_DELTA
+    encoded = external_id.encode()
+    return _pack_alone(_BIGINT, state_key, _OIDS["text"], len(encoded)) + encoded + _NO_DELTA
 
 
 def opening(row: Row) -> bytes:
@@ -198,28 +210,16 @@ def opening(row: Row) -> bytes:
     return time(event.occurred_at) + _UUID + row.dedupe_key + b"".join(_facts(event, event.scheduled_at))
 
 
-# The length of the row, the number of its fields, and the fields from client_id to flags.
-_START = struct.Struct(">ii8sq8sq8s16s8sq8s16s8s16s8sh")
 _pack_array = struct.Struct(">iiIii").pack
+_pack_row = struct.Struct(">ii").pack  # its length and the number of its fields
 
 
 def pack(rows: Collection[Row]) -> Binary:
     """The rows as the functions of ingestion take them."""
     # One dimension from 1 on, no null. The oid of the members may be any: the server knows that of a type of ours.
     packed = [_pack_array(1, 0, 0, len(rows), 1)]
-    start, fixed, width = _START.pack, _START.size - 4, len(COLUMNS)
+    width = len(COLUMNS)
     for row in rows:
-        event, said, run = row.event, row.said, row.run
-        rest = _NO_ATTEMPT_NO_ID
-        if event.attempt is not None or event.event_id is not None:
-            rest = _NO_SMALLINT if event.attempt is None else smallint(event.attempt)
-            rest += _NO_TEXT if event.event_id is None else text(event.event_id)
-        length = fixed + len(rest) + len(said) + len(run)
-        client, pipeline, at = row.client_id, row.pipeline_id, row.at_us - _PG_EPOCH_US
-        key, digest = row.dedupe_key, row.content_digest
-        head = start(
-            length, width, _BIGINT, client, _BIGINT, pipeline, _UUID, row.run_id, _TIME, at,
-            _UUID, key, _UUID, digest, _SMALLINT, event.flags,
-        )  # fmt: skip
-        packed += (head, rest, said, run)
+        head, said, run = row.head, row.said, row.run
+        packed += (_pack_row(4 + len(head) + len(said) + len(run), width), head, said, run)
     return Binary(b"".join(packed))

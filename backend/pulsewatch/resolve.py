@@ -14,29 +14,32 @@ from pulsewatch.events import digest16, pipeline_slug
 
 # (client id, namespace, name)
 PipelineName = tuple[int, str, str]
+# The same in the producer's words: (slug of the client, namespace, name)
+Words = tuple[str, str, str]
 
 
 class Names:
-    """Ids of clients and pipelines by name, of one process.
+    """Ids of client and pipeline by the producer's words for a pipeline, of one process.
 
-    Ids never change, so entries never go stale; but a client may be archived, or erased and made anew. Only committed
-    ids may enter: call `learn` after the commit.
+    Ids never change, but a client may be archived, or erased and made anew: its pipelines are learnt again then. Only
+    committed ids may enter: call `learn` after the commit.
     """
 
     MAX_ENTRIES = 200_000
 
     def __init__(self) -> None:
-        self.pipelines: dict[PipelineName, int] = {}
-        self.clients: dict[str, int] = {}
+        self.ids: dict[Words, tuple[int, int]] = {}
+
+    def pipeline_id(self, words: Words, client_id: int) -> int | None:
+        """The id of a pipeline of the client that has this id now."""
+        known = self.ids.get(words)
+        return None if known is None or known[0] != client_id else known[1]
 
     def learn(self, new: "Names") -> None:
         """Take over what another one holds."""
-        if len(self.pipelines) + len(new.pipelines) > self.MAX_ENTRIES:
-            self.pipelines.clear()
-        if len(self.clients) + len(new.clients) > self.MAX_ENTRIES:
-            self.clients.clear()
-        self.pipelines.update(new.pipelines)
-        self.clients.update(new.clients)
+        if len(self.ids) + len(new.ids) > self.MAX_ENTRIES:
+            self.ids.clear()
+        self.ids.update(new.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,13 @@ def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, Known
     return {slug: KnownClient(client_id, is_archived) for client_id, slug, is_archived in rows}
 
 
-def look_up(connection: Connection, wanted: Collection[tuple[str, str, str]]) -> Names:
-    """The ids of those that are there, of names given as slug of the client, namespace and pipeline."""
+def look_up(connection: Connection, wanted: Collection[Words]) -> Names:
+    """The ids of those pipelines that are there."""
     found = Names()
     clients = _select_clients(connection, sorted({client for client, _, _ in wanted}))
-    found.clients.update((slug, client.id) for slug, client in clients.items())
-    names = sorted((found.clients[client], space, name) for client, space, name in wanted if client in found.clients)
-    found.pipelines.update(_select_pipelines(connection, names))
+    words = {(clients[slug].id, space, name): (slug, space, name) for slug, space, name in wanted if slug in clients}
+    for pipeline, pipeline_id in _select_pipelines(connection, sorted(words)).items():
+        found.ids[words[pipeline]] = (pipeline[0], pipeline_id)
     return found
 
 

@@ -8,6 +8,7 @@ for all. To add one, write the file and list it in `pulsewatch.intake.WIRES`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -25,7 +26,7 @@ class Limits:
     keep_events: timedelta
 
 
-class Request(msgspec.Struct, frozen=True):  # made ten times as fast as a frozen dataclass
+class Request(msgspec.Struct, frozen=True, dict=True):  # made ten times as fast as a frozen dataclass
     """A request as a wire sees it: the body is unpacked, the caller is known and may ingest."""
 
     path: str
@@ -35,6 +36,11 @@ class Request(msgspec.Struct, frozen=True):  # made ten times as fast as a froze
     caller: Caller
     received_at: datetime
     limits: Limits
+
+    @cached_property
+    def times_taken(self) -> tuple[datetime, datetime]:
+        """The earliest and the latest time that an event of this request may have."""
+        return self.received_at - self.limits.keep_events, self.received_at + MAX_CLOCK_AHEAD
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -81,14 +87,13 @@ def refuse_time(at: datetime, pointer: str, request: Request) -> Refusal | None:
     """Why a time of an event or of a start cannot be stored, or None."""
     if at.tzinfo is None:
         return Refusal("naive_time", pointer, "The time has no offset: end it in Z, or in an offset such as +02:00.")
-    if at > request.received_at + MAX_CLOCK_AHEAD:
+    earliest, latest = request.times_taken
+    if earliest <= at <= latest:
+        return None
+    if at > latest:
         return Refusal("in_future", pointer, "The time is more than 10 minutes ahead of the server's clock.")
-    if at < request.received_at - request.limits.keep_events:
-        days = request.limits.keep_events.days
-        return Refusal(
-            "too_old", pointer, f"The time is more than {days} days back, which is how long events are kept."
-        )
-    return None
+    days = request.limits.keep_events.days
+    return Refusal("too_old", pointer, f"The time is more than {days} days back, which is how long events are kept.")
 
 
 def is_schedulable(at: datetime, request: Request) -> bool:
