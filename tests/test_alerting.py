@@ -3,11 +3,11 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from pulsewatch import alerting, looking, rulebook
 from pulsewatch.db import make_engine
@@ -204,6 +204,30 @@ def test_a_worker_that_is_killed_in_mid_tick_leaves_everything_to_the_next_tick(
     assert told == [("fired", 1)]
 
 
+def test_ticks_alone_do_not_wait_for_the_disk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stage.engine.begin() as connection:
+        name = connection.execute(text("select quote_ident(current_database())")).scalar_one()
+        connection.execute(text(f"alter database {name} set synchronous_commit = on"))
+    stage.engine.dispose()
+    waits: list[str] = []
+    evaluate = alerting.evaluate
+
+    def watched(connection: Connection, *arguments: Any, **named: Any) -> alerting.Ticked:
+        waits.append(connection.execute(text("show synchronous_commit")).scalar_one())
+        return evaluate(connection, *arguments, **named)
+
+    monkeypatch.setattr(alerting, "evaluate", watched)
+    ticks(stage, 2)
+    assert waits == ["off"]
+    assert stage.rows("show synchronous_commit") == [("on",)]
+
+
+def known_until(connection: Connection, now: datetime) -> datetime:
+    beginning = alerting.begin(connection, now)
+    assert beginning is not None
+    return beginning.known_until
+
+
 def test_what_is_being_received_is_waited_for(stage: Stage) -> None:
     """An event counts as received when its transaction began: until that has ended, no tick may pass that time."""
     stage.rule(1)
@@ -211,19 +235,19 @@ def test_what_is_being_received_is_waited_for(stage: Stage) -> None:
         ingesting.execute(text("select pg_advisory_xact_lock_shared(hashtext('pulsewatch.ingest'))"))
         began = ingesting.execute(text("select now()")).scalar_one()
         with stage.engine.begin() as connection:
-            assert alerting.known_until(connection, began + timedelta(minutes=1)) <= began
+            assert known_until(connection, began + timedelta(minutes=1)) <= began
     with stage.engine.begin() as connection:
         later = connection.execute(text("select now()")).scalar_one()
-        assert alerting.known_until(connection, later) > later - timedelta(seconds=5)
+        assert known_until(connection, later) > later - timedelta(seconds=5)
 
 
 def test_what_is_not_worked_out_yet_is_waited_for(stage: Stage) -> None:
     stage.receive(3, ended("r1", 3))
     with stage.engine.begin() as connection:
-        assert alerting.known_until(connection, at(9)) == at(3)
+        assert known_until(connection, at(9)) == at(3)
     stage.work(3)
     with stage.engine.begin() as connection:
-        assert alerting.known_until(connection, at(9)) == at(9)
+        assert known_until(connection, at(9)) == at(9)
 
 
 def test_a_silence_that_was_made_while_evaluation_lags_holds_back_and_changes_no_event(stage: Stage) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from pulsewatch.db import LoopConnection, fetch, fetch_named, make_engine
+from pulsewatch.db import LoopConnection, fetch, fetch_all, fetch_named, make_engine
 
 POOL_SIZE = 3
 KILL_ALL = """
@@ -51,6 +51,24 @@ def test_named_rows_come_of_named_parameters_each_as_often_as_it_stands_there(co
 def test_a_named_parameter_that_is_not_given_is_a_mistake_of_ours(connection: Connection) -> None:
     with pytest.raises(KeyError, match="one"):
         fetch_named(connection, "select %(one)s::integer", {})
+
+
+def test_several_statements_are_done_in_their_order_each_seeing_the_ones_before(connection: Connection) -> None:
+    insert = "insert into pulsewatch.client (slug) values (%(slug)s)"
+    count = "select count(*), %(slug)s::text from pulsewatch.client"
+    asked = [(count, {"slug": "a"}), (insert, {"slug": "acme"}), (count, {"slug": "100 %%"}), ("select 1", {})]
+    assert fetch_all(connection, *asked) == [[(0, "a")], [], [(1, "100 %%")], [(1,)]]
+
+
+def test_behind_a_statement_that_fails_none_is_done(connection: Connection) -> None:
+    insert = "insert into pulsewatch.client (slug) values (%(slug)s)"
+    with connection.begin_nested() as trial:
+        with pytest.raises(IntegrityError) as failed:
+            fetch_all(connection, *((insert, {"slug": slug}) for slug in ("acme", "not a slug", "other")))
+        trial.rollback()
+    assert isinstance(failed.value.orig, psycopg.errors.CheckViolation)
+    assert failed.value.params is None
+    assert fetch(connection, "select slug from pulsewatch.client") == []
 
 
 def test_a_refused_statement_is_sqlalchemys_error_and_tells_no_parameter(connection: Connection) -> None:

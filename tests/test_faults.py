@@ -18,12 +18,17 @@ import httpx
 import psycopg
 import pytest
 
+from pulsewatch import alerting
 from pulsewatch.auth import Role
+from pulsewatch.db import make_engine
 from pulsewatch.embedded import EmbeddedPostgres
+from pulsewatch.events import RunEvent, Status
 from pulsewatch.migrate import migrate
 from pulsewatch.settings import Settings
+from tests.alert_stage import Stage, at
 from tests.conftest import TEMPLATE, VERSION, create_database, drop_database
 from tests.serving import DEADLINE_S, Relay, Server, is_ingest_waiting, make_key, scalar, serve, wait_until
+from tests.telling import add_channel
 
 pytestmark = pytest.mark.slow
 
@@ -311,3 +316,28 @@ def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_is_ever_
     assert scalar(dsn, "select count(*) from pulsewatch.run_event") == 2 * sent
     assert scalar(dsn, "select count(*) from pulsewatch.run where status = 'succeeded'") == sent
     assert scalar(dsn, "select count(*) from pulsewatch.run") == sent
+
+
+def test_a_tick_that_a_crash_takes_back_is_done_again(breakable: tuple[EmbeddedPostgres, str]) -> None:
+    embedded, dsn = breakable
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        # So long may what is committed without a wait for the disk be on its way there.
+        connection.execute("alter system set wal_writer_delay = '10s'")
+        connection.execute("select pg_reload_conf()")
+    engine = make_engine(dsn, pool_size=5, application_name="tests")
+    stage = Stage(engine, Settings())
+    stage.receive(0, *(RunEvent("acme", "nightly", f"r{n}", Status.FAILED, at(n / 2)) for n in range(2)))
+    with engine.begin() as connection:
+        add_channel(connection)
+    stage.rule(1, channels=["ops"])
+    stage.work(2)
+    assert alerting.tick(engine, at(2)) is not None
+    told = (stage.events(), stage.rows("select id, status, reason from pulsewatch.notification"))
+    assert told[0] == [(2, "nightly", "fired", 1)]
+    embedded.stop("immediate")
+    embedded.start()
+    assert (stage.events() == []) is bool(stage.rows("select from pulsewatch.alert_mark"))
+    alerting.tick(engine, at(2))
+    assert (stage.events(), stage.rows("select id, status, reason from pulsewatch.notification")) == told
+    assert stage.rows("select from pulsewatch.alert_mark") == []
+    engine.dispose()

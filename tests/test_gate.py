@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from pulsewatch import alerting, gate, rulebook
-from pulsewatch.db import make_engine
+from pulsewatch.db import fetch, make_engine
 from pulsewatch.events import RunEvent, Status
 from pulsewatch.settings import Settings
 from tests.alert_stage import Stage, at
@@ -55,7 +55,10 @@ def arrive(stage: Stage, from_minute: int, to_minute: int, count: int = 100, las
 
 def doubts(stage: Stage, *minutes: float) -> list[bool]:
     with stage.engine.connect() as connection:
-        return [gate.is_doubted(connection, at(minute)) for minute in minutes]
+        return [
+            gate.is_doubted(connection, at(minute), fetch(connection, gate.SILENCE, {"as_of": at(minute)}))
+            for minute in minutes
+        ]
 
 
 def why(stage: Stage, *minutes: float) -> list[str | None]:

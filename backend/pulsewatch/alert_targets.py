@@ -101,15 +101,22 @@ def load_rules(connection: Connection, rule_ids: Collection[int] | None = None) 
 
     A rule that this version of PulseWatch does not understand is left out, and the log says so.
     """
-    return [rule for rule, _ in _load(connection, rule_ids)]
+    return understood(fetch(connection, IN_FORCE) if rule_ids is None else _these(connection, rule_ids))
 
 
-def _load(connection: Connection, rule_ids: Collection[int] | None) -> list[tuple[Rule, str | None]]:
+def understood(rows: Iterable[tuple[Any, ...]]) -> list[Rule]:
+    """What rows of IN_FORCE tell."""
+    return [rule for rule, _ in _read_rules(rows)]
+
+
+def _these(connection: Connection, rule_ids: Collection[int]) -> list[tuple[Any, ...]]:
+    return fetch(connection, THESE_RULES, {"rule_ids": list(rule_ids)})
+
+
+def _read_rules(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Rule, str | None]]:
     """The rules, each with why it is not in force, None if it is."""
-    statement = IN_FORCE if rule_ids is None else THESE_RULES
-    wanted = {} if rule_ids is None else {"rule_ids": list(rule_ids)}
     loaded = []
-    for id_, client_id, key, version, written, is_deleted in fetch(connection, statement, wanted):
+    for id_, client_id, key, version, written, is_deleted in rows:
         try:
             spec = _spec(written)
         except ValidationError as error:
@@ -176,7 +183,7 @@ def retarget_rules(
     What a rule watches no longer is closed, and goes. What it watches still keeps its state and is judged anew by the
     next tick, as new targets are; `is_anew`: it is closed too, and begins from nothing.
     """
-    loaded = _load(connection, rule_ids)
+    loaded = _read_rules(_these(connection, rule_ids))
     rules = {rule.id: rule for rule, _ in loaded}
     reasons = {rule.id: over or "rule_changed" for rule, over in loaded}
     wanted = {

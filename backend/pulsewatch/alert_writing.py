@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from pulsewatch import notifying
 from pulsewatch.alert_sql import ALERTS, FIRED_AT, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
-from pulsewatch.db import fetch
+from pulsewatch.db import fetch, fetch_all
 from pulsewatch.episodes import EventKind, Standing, State, Step, Transition, closed
 from pulsewatch.events import digest16
 from pulsewatch.rules.base import Described, Evidence, Level, Observation, Verdict
@@ -93,9 +93,22 @@ def write(
     `now` is the time of the moment where it is later than that of the changes.
     What is written afterwards (`is_backfill`) leaves the standings as they are: `stand` sets those that go on.
     """
-    changes = sorted(changes, key=lambda change: (change.target.client_id, change.target.pipeline_id, change.rule.id))
+    changes = list(changes)
     if not is_backfill:
         stand(connection, changes)
+    return tell(connection, changes, known_at=known_at, now=now, is_backfill=is_backfill)
+
+
+def tell(
+    connection: Connection,
+    changes: Iterable[Change],
+    *,
+    known_at: datetime | None = None,
+    now: datetime | None = None,
+    is_backfill: bool = False,
+) -> int:
+    """The same without the standings: the events, and what people are to hear of them."""
+    changes = sorted(changes, key=lambda change: (change.target.client_id, change.target.pipeline_id, change.rule.id))
     events = [event for change in changes for event in _events_of(change)]
     if events:
         told = _write_events(connection, events, known_at, is_backfill=is_backfill)
@@ -107,9 +120,12 @@ def write(
 
 def stand(connection: Connection, changes: Sequence[Change]) -> None:
     """Set where changes lead: the standings of their targets, and when those are looked at again."""
-    if changes:
-        rows = [_standing_row(change) for change in changes]
-        fetch(connection, SET_STANDINGS, {"rows": json.dumps(rows)})
+    fetch_all(connection, *standings(changes))
+
+
+def standings(changes: Sequence[Change]) -> list[tuple[str, dict[str, Any]]]:
+    """The statement that does that; none where nothing changes."""
+    return [(SET_STANDINGS, {"rows": json.dumps([_standing_row(change) for change in changes])})] if changes else []
 
 
 def after(change: Change) -> Stored:

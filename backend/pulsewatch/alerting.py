@@ -13,15 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
-from pulsewatch.db import fetch, fetch_named
+from pulsewatch.db import fetch, fetch_all
 from pulsewatch.episodes import step
-from pulsewatch.looking import LookFailedError, Seen, look, look_or_fail
+from pulsewatch.looking import LookFailedError, Seen, bounds, look, look_or_fail
 from pulsewatch.observing import looks_again_at, observation_of, policy_of, verdict_of
 from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule
@@ -52,21 +52,29 @@ where session.datid = (select oid from pg_catalog.pg_database where datname = cu
         )
     )
 """
-# Marks tell what is not worked out yet. They are read after that: what was open no more has left its marks by now.
-KNOWN_UNTIL = """
-select date_bin(
-    '5 seconds',
+# Times are those of the grid of 5 s.
+_ON_GRID = "date_bin('5 seconds', {}, '2000-01-01 00:00:00+00')"
+# Up to when all is committed, and the latest tick there was.
+BEGINNING = f"""
+select {_ON_GRID.format("received.received_until")} as committed_until, last.*
+from ({RECEIVED_UNTIL}) as received
+left join lateral ({gate.LAST_TICK}) as last on true
+"""  # noqa: S608 - constants
+# Marks tell what is not worked out yet. They are read after that: what was open no more has left its marks by now. Of
+# two clocks the one that is behind counts: what is yet to come for either is not known.
+_WORKED_OUT = """
     least(
-        -- Of two clocks the one that is behind counts: what is yet to come for either is not known.
         %(now)s::timestamptz,
         clock_timestamp(),
-        %(received_until)s::timestamptz,
         (select min(marked_at) from pulsewatch.dirty),
         (select min(marked_at) from pulsewatch.slot_mark)
-    ),
-    '2000-01-01 00:00:00+00'
-) as known_until
+    )
 """
+WORKED_OUT_UNTIL = f"select {_ON_GRID.format(_WORKED_OUT)} as worked_out_until"
+
+# A tick that a crash of the server takes back is done again, marks and all. What rests on it, as a message that is
+# sent or somebody's acknowledgement, is on disk no earlier than the tick.
+_NO_WAIT_FOR_DISK = "set_config('synchronous_commit', 'off', true)"
 
 # Pipelines as texts of arrays, which go back as they are: no number is turned over on the way.
 TAKE_MARKS = """
@@ -189,21 +197,42 @@ def tick(engine: Engine, now: datetime, *, known_at: datetime | None = None, is_
 
 def _tick(engine: Engine, now: datetime, known_at: datetime | None, began: float, *, is_careful: bool) -> Ticked | None:
     with engine.begin() as connection:
-        if fetch(connection, alert_writing.TRY_ALERTING_LOCK) == [(False,)]:
+        beginning = begin(connection, now)
+        if beginning is None:
             return None
-        last = gate.last_tick(connection, now)
-        as_of = now if known_at is not None else known_until(connection, now)
+        last = beginning.last
+        as_of = now if known_at is not None else beginning.known_until
         if last is not None and as_of <= last.as_of:
             gate.still_there(connection, last)
             return None
         return evaluate(connection, as_of, known_at or as_of, last, began, now, is_careful=is_careful)
 
 
-def known_until(connection: Connection, now: datetime) -> datetime:
-    """The latest instant of the grid before which everything that was received is committed and worked out."""
-    ((received_until,),) = fetch(connection, RECEIVED_UNTIL)
-    ((found,),) = fetch(connection, KNOWN_UNTIL, {"now": now, "received_until": received_until})
-    return cast("datetime", found)
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a tick begins with: the latest tick there was (None: none ever), and the latest instant that it may be for.
+
+    Before `known_until`, which is on the grid, all that was received is committed and worked out.
+    """
+
+    last: gate.LastTick | None
+    known_until: datetime
+
+
+def begin(connection: Connection, now: datetime) -> Beginning | None:
+    """Take ALERTING_LOCK, and see how far things are; None: somebody else holds it."""
+    ((is_ours, _),), ((committed_until, *last),), ((worked_out_until,),) = fetch_all(
+        connection,
+        (f"{alert_writing.TRY_ALERTING_LOCK}, {_NO_WAIT_FOR_DISK}", {}),
+        (BEGINNING, {"now": now}),
+        (WORKED_OUT_UNTIL, {"now": now}),
+    )
+    if not is_ours:
+        return None
+    return Beginning(
+        gate.LastTick(*last) if last[0] is not None else None,
+        worked_out_until if committed_until is None else min(committed_until, worked_out_until),
+    )
 
 
 def evaluate(
@@ -234,20 +263,28 @@ def evaluate(
     if record["away_s"] is not None:
         # The rule that tells of it reads it there.
         fetch(connection, RECORD, record)
-    (marks,) = fetch_named(connection, TAKE_MARKS, {"known_at": known_at})
-    if marks.defined:
-        alert_targets.retarget_pipelines(connection, [(one, other) for one, other in marks.defined], as_of)
-    due = {"as_of": as_of, "known_at": known_at, "client_ids": marks.client_ids, "pipeline_ids": marks.pipeline_ids}
-    rules = alert_targets.load_rules(connection)
-    is_many = marks.touched_count >= max(MANY, GOOD_PART * marks.pipeline_count)
-    if not marks.touched_count:
+    (taken,), in_force, silence, _ = fetch_all(
+        connection,
+        (TAKE_MARKS, {"known_at": known_at}),
+        (alert_targets.IN_FORCE, {}),
+        (gate.SILENCE, {"as_of": as_of}),
+        bounds(),
+    )
+    client_ids, pipeline_ids, defined, touched_count, pipeline_count = taken
+    if defined:
+        alert_targets.retarget_pipelines(connection, [(one, other) for one, other in defined], as_of)
+    due = {"as_of": as_of, "known_at": known_at, "client_ids": client_ids, "pipeline_ids": pipeline_ids}
+    rules = alert_targets.understood(in_force)
+    is_many = touched_count >= max(MANY, GOOD_PART * pipeline_count)
+    if not touched_count:
         # Most ticks find nothing, and no statement is the cheapest.
         due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
         rules = [rule for rule in rules if rule.id in due_rules]
-    changed = events = 0
+    changed: list[Change] = []
+    events = 0
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
-        frozen_because = gate.frozen_because(connection, last, as_of) if is_timed else None
+        frozen_because = gate.frozen_because(connection, last, as_of, silence) if is_timed else None
         those = [rule for rule in rules if rule.spec.definition.is_timed is is_timed]
         if not those:
             continue
@@ -256,17 +293,19 @@ def evaluate(
             continue
         seen = (look if is_careful else look_or_fail)(connection, those, due, is_many=is_many)
         changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
-        changed += len(changes)
-        events += alert_writing.write(connection, _described(connection, changes), known_at=known_at, now=now)
-    reminders.remind(connection, as_of, now)
+        changed += changes
+        events += alert_writing.tell(connection, _described(connection, changes), known_at=known_at, now=now)
     record |= {
-        "touched": marks.touched_count,
-        "changed": changed,
+        "touched": touched_count,
+        "changed": len(changed),
         "frozen_because": frozen_because,
         "duration_s": monotonic() - began,
     }
-    fetch(connection, RECORD, record)
-    return Ticked(as_of, marks.touched_count, changed, events, frozen_because, is_careful)
+    *_, found = fetch_all(
+        connection, *alert_writing.standings(changed), (RECORD, record), reminders.is_anything(as_of, now)
+    )
+    reminders.remind(connection, as_of, now, found)
+    return Ticked(as_of, touched_count, len(changed), events, frozen_because, is_careful)
 
 
 def _changes(seen: Iterable[Seen], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:

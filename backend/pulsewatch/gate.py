@@ -4,12 +4,13 @@ They would tell everybody that everything is missing, when it is ingestion, the 
 Nothing that people change about the rule that tells of it changes anything about that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
-from pulsewatch.db import fetch
 from pulsewatch.observing import Asked, observe
 from pulsewatch.rulebook import BUILTIN, BUILTIN_KEY, normalised
 from pulsewatch.rules.ingestion import ARRIVED, LAST_AT
@@ -29,7 +30,7 @@ AWAY = "worker_away"
 DOUBTED = "ingestion"
 CATCHING_UP = "catching_up"
 
-# Of ticks that a clock which was ahead has left in the future nothing is known.
+# The columns of LastTick. Of ticks that a clock which was ahead has left in the future nothing is known.
 LAST_TICK = """
 select
     last.as_of, last.seen_at, least(%(now)s::timestamptz, clock_timestamp()) as now,
@@ -88,6 +89,9 @@ from last
 """  # noqa: S608 - constants
 
 
+# What that gives: for how many seconds nothing has come, and how long is usual; no row where nothing ever came.
+Silence = Sequence[tuple[Any, ...]]
+
 # The rule that PulseWatch brings, as it brings it.
 RULE = Rule(0, None, BUILTIN_KEY, 1, normalised(RuleSpec.model_validate(BUILTIN)))
 LONGEST_S = 60.0
@@ -112,12 +116,6 @@ class LastTick:
         return unseen_s if unseen_s > AWAY_AFTER_S else None
 
 
-def last_tick(connection: Connection, now: datetime) -> LastTick | None:
-    """The latest tick there was; None if there was none ever."""
-    found = fetch(connection, LAST_TICK, {"now": now})
-    return LastTick(*found[0]) if found else None
-
-
 def still_there(connection: Connection, last: LastTick) -> None:
     """Say that a worker is there, though no tick is due, or what is received is not worked out yet.
 
@@ -128,22 +126,21 @@ def still_there(connection: Connection, last: LastTick) -> None:
         connection.exec_driver_sql(STILL_THERE, {"now": last.now, "as_of": last.as_of})
 
 
-def frozen_because(connection: Connection, last: LastTick | None, as_of: datetime) -> str | None:
-    """Why rules that measure time are left as they were; None: they are not."""
+def frozen_because(connection: Connection, last: LastTick | None, as_of: datetime, silence: Silence) -> str | None:
+    """Why rules that measure time are left as they were; None: they are not. `silence`: what SILENCE gives."""
     if last is not None and last.away_s is not None:
         return AWAY
-    if is_doubted(connection, as_of):
+    if is_doubted(connection, as_of, silence):
         return DOUBTED
     is_recent = last is not None and last.doubted_at is not None and as_of - last.doubted_at < SETTLES_WITHIN
     return CATCHING_UP if is_recent else None
 
 
-def is_doubted(connection: Connection, as_of: datetime) -> bool:
+def is_doubted(connection: Connection, as_of: datetime, silence: Silence) -> bool:
     """Whether events should arrive and do not: at first by how long it is usually silent, then by what should come."""
-    found = fetch(connection, SILENCE, {"as_of": as_of})
-    if not found:
+    if not silence:
         return False
-    silent_s, usual_s = found[0]
+    silent_s, usual_s = silence[0]
     if usual_s is not None and usual_s <= silent_s < DECIDED_AFTER_S:
         return True
     if silent_s < LONGEST_S:

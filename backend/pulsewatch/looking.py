@@ -17,7 +17,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 
 from pulsewatch.db import fetch, fetch_named
 from pulsewatch.observing import rules_json
-from pulsewatch.observing_sql import BOUNDS, DUE_SQL, live_sql
+from pulsewatch.observing_sql import BOUNDS, BY_KEYS, DUE_SQL, live_sql
 from pulsewatch.rules import KINDS
 from pulsewatch.rules.rule import Rule
 
@@ -38,13 +38,18 @@ class LookFailedError(Exception):
     """The database could not work it out, for whatever reason; nothing is done. Says why in the database's words."""
 
 
+def bounds(timeout_s: float | None = None) -> tuple[str, dict[str, Any]]:
+    """The statement that sets how a look in this transaction is planned, and how long it may take (None: as usual)."""
+    return BOUNDS, {"timeout_ms": int((KIND_TIMEOUT_S if timeout_s is None else timeout_s) * 1000)}
+
+
 def look_or_fail(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
     """What there is to see of rules, in the caller's transaction. `due`: the times, and which pipelines are touched.
 
-    Raises LookFailedError, after which the transaction must be rolled back.
+    The usual `bounds` must be set. Raises LookFailedError, after which the transaction must be rolled back.
     """
     try:
-        return _look_at_once(connection, rules, due, is_many, KIND_TIMEOUT_S)
+        return _look_at_once(connection, rules, due, is_many)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
@@ -71,7 +76,8 @@ def _look(
     """The rules of one kind; where that fails halves by halves, until that time of the monotonic clock."""
     try:
         with connection.begin_nested():
-            return _look_at_once(connection, rules, due, is_many, timeout_s)
+            fetch(connection, *bounds(timeout_s))
+            return _look_at_once(connection, rules, due, is_many)
     except DBAPIError as error:
         if error.connection_invalidated:
             raise
@@ -90,16 +96,14 @@ def _why(error: DBAPIError) -> str:
     return str(error.orig).strip().split("\n")[0]
 
 
-def _look_at_once(
-    connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], is_many: bool, timeout_s: float
-) -> list[Seen]:
+def _look_at_once(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], is_many: bool) -> list[Seen]:
     statement = live_sql(tuple(KINDS[name] for name in _by_kind(rules)), is_many=is_many)
-    bounds = {"timeout_ms": int(timeout_s * 1000), "by_key": "off" if is_many else "on"}
-    fetch(connection, BOUNDS, bounds)
+    if is_many:
+        fetch(connection, BY_KEYS, {"by_key": "off"})
     seen = [(row, False) for row in fetch_named(connection, statement, _asking(rules, due))]
     if is_many:
         # What is written is little, whatever was touched.
-        fetch(connection, BOUNDS, {**bounds, "by_key": "on"})
+        fetch(connection, BY_KEYS, {"by_key": "on"})
     return seen
 
 

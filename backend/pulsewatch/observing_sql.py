@@ -17,15 +17,10 @@ _PLANNING = """
     set_config('enable_seqscan', 'off', true), set_config('work_mem', '32MB', true)
 """
 PLANNING = f"select {_PLANNING}"
-# The same for a look that may take so long (ms). off: a good part of all targets is found in half the time by reading
-# them all.
-BOUNDS = f"""
-select
-    {_PLANNING},
-    set_config('statement_timeout', %(timeout_ms)s::text, true),
-    set_config('enable_nestloop', %(by_key)s, true),
-    set_config('enable_mergejoin', %(by_key)s, true)
-"""
+# The same for a look that may take so long (ms).
+BOUNDS = f"select {_PLANNING}, set_config('statement_timeout', %(timeout_ms)s::text, true)"
+# off: a good part of all targets is found in half the time by reading them all.
+BY_KEYS = "select set_config('enable_nestloop', %(by_key)s, true), set_config('enable_mergejoin', %(by_key)s, true)"
 
 _RULES = f"""
 rule as materialized (
@@ -73,10 +68,11 @@ def _due_sql(columns: str = "", carried: str = "", state: str = "", by_key: str 
     `unless`, joins and a condition, leaves out targets that are touched and not due.
     """
     return f"""
-touched as materialized (
+touched as not materialized (
     select target.client_id, target.pipeline_id {columns}
     from unnest(%(client_ids)s::bigint[], %(pipeline_ids)s::bigint[]) as target (client_id, pipeline_id)
     {state.format(by_key=by_key)}
+    {by_key}
 ),
 
 due as materialized (
@@ -123,29 +119,50 @@ def _of_state(table: str) -> str:
     return ", ".join(f"{table}.{column}" for column in _OF_STATE)
 
 
+def _passing_sql(kinds: Sequence[Kind]) -> str:
+    """The rules as `_unless_well` asks for them: from which value on it is bad, and whether the state tells it all."""
+    cases = "\n".join(f"when '{kind.name}' then {kind.told.of}" for kind in kinds if kind.told is not None)
+    is_told = f"case asked.kind {cases} end" if cases else "false"
+    return f"""
+passing as materialized (
+    select
+        asked.*,
+        case
+            when asked.is_above then least(asked.warning, asked.critical)
+            else greatest(asked.warning, asked.critical)
+        end as bad_from,
+        asked.delay_s <= 0 and {is_told} as is_told
+    from rule as asked
+)
+"""
+
+
 def _unless_well(kinds: Sequence[Kind]) -> str:
     """Leaves out targets of which the state tells that nothing is to be written: no run is looked at, no row made."""
     cases = "\n".join(
         f"""when '{kind.name}' then
-            {kind.told.where}
-            and coalesce(not {_is_bad(f"({kind.told.value})")}, not rule.is_lack_told)
+            ({kind.told.where})
             and coalesce(
-                {kind.told.next_at} + make_interval(secs => rule.delay_s) >= coalesce(target.deadline_at, 'infinity'),
-                true
+                not case
+                    when rule.is_above then ({kind.told.value}) >= rule.bad_from
+                    else ({kind.told.value}) <= rule.bad_from
+                end,
+                not rule.is_lack_told
             )
+            and coalesce({kind.told.next_at} >= coalesce(target.deadline_at, 'infinity'), true)
         """
         for kind in kinds
         if kind.told is not None
     )
     is_well = f"(case rule.kind {cases} end)" if cases else "false"
     return f"""
-    join rule on rule.rule_id = target.rule_id
+    join passing as rule on rule.rule_id = target.rule_id
     cross join lateral (
         select
             %(as_of)s::timestamptz as as_of, rule.params, rule.width, rule.statuses, rule.thresholds,
             {_of_state("target")}
     ) as asked
-    where target.state <> 'ok' or target.is_told is not true or rule.delay_s > 0 or {is_well} is not true
+    where target.state <> 'ok' or target.is_told is not true or rule.is_told is not true or {is_well} is not true
     """
 
 
@@ -265,7 +282,7 @@ def live_sql(kinds: tuple[Kind, ...], *, is_many: bool = False) -> str:
     the rule wants to be told so, and where the time to look again has come, or comes earlier than was known. All else,
     which is nearly everything, goes by without its row being looked at again.
 
-    `is_many`: to be planned for a good part of all targets (BOUNDS). Plans are kept by their texts.
+    `is_many`: to be planned for a good part of all targets (BY_KEYS). Plans are kept by their texts.
     """
     seen = "\nunion all\n".join(
         f"""(
@@ -277,7 +294,8 @@ select seen.* from ({kind.observe}) as seen
     )
     return f"""
 {"-- of many targets" if is_many else ""}
-with {_RULES}, {_SETTLED}, {_LOOKING}, {_COMING_NOW}, {_due_live_sql(kinds, is_many=is_many)}, {_ASKED_LIVE},
+with {_RULES}, {_SETTLED}, {_LOOKING}, {_COMING_NOW}, {_passing_sql(kinds)},
+{_due_live_sql(kinds, is_many=is_many)}, {_ASKED_LIVE},
 
 seen as ({seen}),
 

@@ -33,14 +33,29 @@ from pulsewatch.rules.matchers import Silence
 from pulsewatch.rules.rule import Rule
 
 
-def remind(connection: Connection, as_of: datetime, now: datetime | None = None) -> int:
+def is_anything(as_of: datetime, now: datetime | None = None) -> tuple[str, dict[str, Any]]:
+    """The statement that tells `remind` whether there is anything to do."""
+    return IS_ANYTHING, _times(as_of, now)
+
+
+def _times(as_of: datetime, now: datetime | None) -> dict[str, Any]:
+    return {"as_of": as_of, "now": as_of if now is None else now}
+
+
+def remind(
+    connection: Connection,
+    as_of: datetime,
+    now: datetime | None = None,
+    found: Sequence[tuple[Any, ...]] | None = None,
+) -> int:
     """Make repeats and catch-ups, within the caller's transaction and under ALERTING_LOCK; returns how many.
 
-    `now` is the time of the moment where evaluation lags behind: a silence of then holds back as well.
+    `now` is the time of the moment where evaluation lags behind: a silence of then holds back as well. `found` is what
+    `is_anything` gave, where it has been asked.
     """
-    times = {"as_of": as_of, "now": as_of if now is None else now}
-    ((is_anything, may_be_untold),) = fetch(connection, IS_ANYTHING, times)
-    if not is_anything and not (may_be_untold and fetch(connection, IS_UNTOLD) == [(True,)]):
+    times = _times(as_of, now)
+    ((is_something, may_be_untold),) = found or fetch(connection, *is_anything(as_of, now))
+    if not is_something and not (may_be_untold and fetch(connection, IS_UNTOLD) == [(True,)]):
         return 0
     connection.exec_driver_sql(DELIVERY_LOCK)
     fetch(connection, SET_FREE, times)
@@ -48,10 +63,10 @@ def remind(connection: Connection, as_of: datetime, now: datetime | None = None)
         [dict(row) for row in connection.exec_driver_sql(statement, times).mappings()]
         for statement in (HELD, DUE, WAITING, UNTOLD)
     )
-    found = [*held, *due, *waiting, *untold]
-    if not found:
+    rows = [*held, *due, *waiting, *untold]
+    if not rows:
         return 0
-    known = _Known(connection, found, as_of, times["now"])
+    known = _Known(connection, rows, as_of, times["now"])
     _hold(connection, [(row, overlay) for row in waiting if (overlay := known.overlay(row)) is not None])
     made = insert(
         connection,

@@ -174,7 +174,8 @@ class World:
         told = self.kind.told
         row = self.connection.exec_driver_sql(
             _named(
-                f"with {ASKED} select {told.value} as value, {told.next_at} as next_at from asked where {told.where}"
+                f"with {ASKED} select {told.value} as value, {told.next_at} as next_at from asked"
+                f" where {told.condition}"
             ),
             {"asked": json.dumps([asked])},
         ).one_or_none()

@@ -99,13 +99,20 @@ class Verdict:
 class Told:
     """What the pipeline's state tells by itself of nearly all targets, in SQL over `asked`, as `observe` would.
 
-    Where `where` is true, the value is `value`, and the time to look again `next_at`; it is asked only where nothing
-    was received since known_at, and nothing is known of a time to come. Ticks pass by what is well by it.
+    Where `of` and `where` are true, the value is `value`, and the time to look again `next_at`; it is asked only where
+    nothing was received since known_at, and nothing is known of a time to come. Ticks pass by what is well by it. What
+    decides of all targets of a rule alike (`of`: over params, statuses and width alone) they ask once of each rule.
     """
 
     where: str
     value: str
     next_at: str = "null::timestamptz"
+    of: str = "true"
+
+    @property
+    def condition(self) -> str:
+        """Both conditions together."""
+        return f"({self.of}) and ({self.where})"
 
 
 @dataclass(frozen=True, slots=True)

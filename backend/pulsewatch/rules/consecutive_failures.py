@@ -31,11 +31,12 @@ _IS_PLAIN = "not asked.statuses && '{cancelled,skipped}'"
 _IS_TOLD = f"asked.last_outcome = 'succeeded' and {_IS_PLAIN}"
 
 # The state counts too, where failures of both sorts count and nothing else does.
-_IS_COUNTED = (
-    f"{_IS_PLAIN} and asked.last_outcome is not null"
-    " and (asked.last_outcome = 'succeeded' or asked.statuses @> '{failed,timed_out}')"
+_TOLD = Told(
+    of=_IS_PLAIN,
+    where="asked.last_outcome = 'succeeded'"
+    " or asked.last_outcome is not null and asked.statuses @> '{failed,timed_out}'",
+    value="case when asked.last_outcome = 'succeeded' then 0 else asked.consecutive_failures end",
 )
-_TOLD = Told(_IS_COUNTED, "case when asked.last_outcome = 'succeeded' then 0 else asked.consecutive_failures end")
 
 # The state tells nearly always that nothing is wrong. Else the newest end that counts does; only where it is a failure
 # is more read.

@@ -21,8 +21,9 @@ class LastRun(Params):
 def told(number: str) -> Told:
     """What is told where the last outcome is a success, by this expression over what `asked` has of it."""
     return Told(
-        f"asked.last_outcome = 'succeeded' and asked.statuses = '{{succeeded}}' and {number} is not null",
-        number,
+        of="asked.statuses = '{succeeded}'",
+        where=f"asked.last_outcome = 'succeeded' and {number} is not null",
+        value=number,
     )
 
 
@@ -48,10 +49,10 @@ select
     asked.last_finished_at as sample_at, {known.next_at} as next_at, array[asked.last_outcome_run_id] as run_ids,
     null::jsonb as evidence
 from asked
-where {known.where}
+where {known.condition}
 union all
 {looked}
-where ({known.where}) is not true
+where ({known.condition}) is not true
 """
 
 
