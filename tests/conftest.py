@@ -57,7 +57,7 @@ hypothesis.settings.load_profile("pulsewatch")
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "database: depends on PostgreSQL and its version (set by itself)")
     config.addinivalue_line("markers", "any_postgresql: needs PostgreSQL, but of no matter which version")
-    config.addinivalue_line("markers", "slow: takes many seconds; `make test-all` runs it, not `make test`")
+    config.addinivalue_line("markers", "slow(s): takes many seconds, so many if 15 or more; not run by `make test`")
     config.addinivalue_line("markers", "unmeasured: left out of the coverage, which slows it down")
 
 
@@ -88,7 +88,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if needs_database and item.get_closest_marker("any_postgresql") is None:
             item.add_marker("database")
     # The long ones first: no worker is left with one of them when the others have nothing more to do.
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> int:
+    """How long a test takes, roughly."""
+    slow = item.get_closest_marker("slow")
+    return 0 if slow is None else next(iter(slow.args), 1)
 
 
 @pytest.fixture(autouse=True)

@@ -141,7 +141,7 @@ def seen_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("seen_both_ways")
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.parametrize(("seed", "many"), [(0, alerting.MANY), (1, 0)])
 def test_what_was_known_then_tells_what_live_evaluation_told(
     stage: Stage, seed: int, many: int, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 SOME_QUERIES = "^fleet: clients now$|^client: latest runs$|^Grafana fleet: Success rate$|^Metabase Duration drift$"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_a_tiny_bench_prints_every_table(open_folder: Path) -> None:
     sizes = ("--quick", "--runs", "2000", "--events", "4000", "--queries", SOME_QUERIES)
     with unmeasured():

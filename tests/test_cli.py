@@ -166,7 +166,7 @@ def test_up_stops_while_it_starts(data_dir: Path) -> None:
     assert server_pid(data_dir) is None
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_up_gives_up_on_an_api_that_cannot_start(data_dir: Path, tmp_path: Path) -> None:
     # A module of the same name that cannot be imported, put before the real one in the api alone.
     (tmp_path / "httptools.py").write_text("raise ImportError('no httptools on this machine')")

@@ -230,7 +230,7 @@ def overlapping(number: int, runs: int) -> list[dict[str, str]]:
     return events
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_64_connections_that_post_the_same_runs_in_parallel_never_deadlock(database: str) -> None:
     connections, runs = 64, 12
     _, headers = make_key(database)

@@ -327,7 +327,7 @@ def paste(line: str) -> Any:
 
 
 @pytest.mark.any_postgresql
-@pytest.mark.slow
+@pytest.mark.slow(70)
 def test_the_demo_prints_commands_that_work_keeps_its_data_and_starts_over_when_told(data_dir: Path) -> None:
     with unmeasured():
         first = start(data_dir)

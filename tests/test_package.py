@@ -9,7 +9,7 @@ import pytest
 
 from tests.running import ROOT, command, request, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(60)
 
 
 def do(*words: object, cwd: Path) -> str:

@@ -124,7 +124,7 @@ def without_conflicts(taken: list[Step]) -> list[Step]:
     return kept
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @hypothesis_settings(
     max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

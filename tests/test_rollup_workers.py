@@ -31,7 +31,7 @@ DONE = "select count(*) from pulsewatch.pipeline_hour"
 LOAD_S = float(os.environ.get("PULSEWATCH_TEST_LOAD_S", "15"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_three_workers_that_are_killed_at_random_leave_the_rows_of_one(database: str, engine: Engine) -> None:
     chance = random.Random(3)  # noqa: S311 - an order, not a secret
     environment = {"PULSEWATCH_DATABASE_URL": database, "PULSEWATCH_LOG_FORMAT": "json"}

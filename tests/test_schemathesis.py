@@ -28,7 +28,7 @@ CHECKS = (
 LEAST_CASES = 1000
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 def test_every_answer_is_as_the_openapi_document_says(database: str, tmp_path: Path) -> None:
     with psycopg.connect(database) as connection:
         # As if a worker ran, for as long as this takes: without one /ready rightly answers 503.

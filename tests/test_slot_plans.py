@@ -31,7 +31,7 @@ def test_slots_are_made_two_hours_ahead_and_the_next_one_however_far_off(world: 
     assert world.query("select max(slot_at) from pulsewatch.slot") == [datetime(2027, 1, 1, 3, tzinfo=UTC)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_as_time_goes_on_there_is_always_a_slot_ahead(world: World) -> None:
     world.put(said(schedule="0 */5 * * *"), said(schedule="@monthly", pipeline="monthly"))
     for minutes in range(0, 60 * 24 * 40, 173):

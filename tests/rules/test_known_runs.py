@@ -204,7 +204,7 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENDS, min_size=1, max_size=8, unique_by=lambda event: (event.occurred_at, dedupe_key(event))))
 def test_what_the_pipelines_state_tells_is_what_its_runs_tell(connection: Connection, told: list[RunEvent]) -> None:
