@@ -85,7 +85,7 @@ def fetch_named(connection: Connection, statement: str, parameters: Mapping[str,
 
 
 def fetch_all(connection: Connection, *asked: tuple[str, Mapping[str, Any]]) -> list[list[tuple[Any, ...]]]:
-    """The rows of each of several statements, done one after the other in one round trip.
+    """The rows of each of several statements, done one after the other in one round trip, after that of BEGIN.
 
     To wait for each takes longer than most take. Parameters as for `fetch_named`. Where one fails, those behind it are
     not done, and the transaction has failed.
@@ -206,29 +206,34 @@ class LoopConnection:
         _, address = url.get_dialect()().create_connect_args(url)
         self._arguments: dict[str, Any] = {**address, **_session(application_name, statement_timeout_s)}
         self._driver: psycopg.AsyncConnection | None = None
+        self._cursor: psycopg.AsyncRawCursor | None = None  # its own, made once
 
-    async def fetch(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a statement.
+    async def fetch(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement, its parameters as for `fetch_named`.
 
         Raises psycopg.OperationalError where it cannot connect, then nothing was sent; else DBAPIError. Where that
         has connection_invalidated set, the connection broke and nobody knows whether the statement was committed.
         """
-        driver = await self._connected()
+        text, names = _numbered(statement)
+        cursor = await self._connected()
         try:
-            return await (await driver.execute(statement.encode(), parameters)).fetchall()
+            await cursor.execute(text, [parameters[name] for name in names])
+            return await cursor.fetchall()
         except psycopg.Error as error:
+            is_closed = cursor.connection.closed
             raise DBAPIError.instance(
-                statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=driver.closed
+                statement, None, error, psycopg.Error, hide_parameters=True, connection_invalidated=is_closed
             ) from error
 
     async def close(self) -> None:
         if self._driver is not None:
             await self._driver.close()
 
-    async def _connected(self) -> psycopg.AsyncConnection:
-        if self._driver is not None:
+    async def _connected(self) -> psycopg.AsyncRawCursor:
+        if self._driver is not None and self._cursor is not None:
             if not self._driver.closed and not is_dead(self._driver.pgconn):
-                return self._driver
+                return self._cursor
             await self._driver.close()
         self._driver = await psycopg.AsyncConnection.connect(autocommit=True, **self._arguments)
-        return self._driver
+        self._cursor = psycopg.AsyncRawCursor(self._driver)
+        return self._cursor

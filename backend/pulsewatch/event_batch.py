@@ -14,6 +14,7 @@ Identity = tuple[int, bytes]
 # How the functions of ingestion want them. Two writers that hold rows of the same runs meet in the same order, so that
 # neither waits for the other in vain; the same event has the same run, unless its sender contradicts himself.
 # That is by client, pipeline, run, time and dedupe key: as they are packed, bytes are in the order of what they say.
+# (A process of a version that has another order may meet this one crosswise: one of the two is then tried again.)
 _ORDER = attrgetter("head")
 
 

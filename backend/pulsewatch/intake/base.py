@@ -8,13 +8,12 @@ for all. To add one, write the file and list it in `pulsewatch.intake.WIRES`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
 
 from pulsewatch.auth import Caller
-from pulsewatch.events import MAX_CLOCK_AHEAD, SCHEDULED_AHEAD, SCHEDULED_FROM
+from pulsewatch.events import EPOCH, MAX_CLOCK_AHEAD, SCHEDULED_AHEAD, SCHEDULED_FROM
 from pulsewatch.submissions import Receipt, Refusal, Submission
 
 
@@ -26,7 +25,7 @@ class Limits:
     keep_events: timedelta
 
 
-class Request(msgspec.Struct, frozen=True, dict=True):  # made ten times as fast as a frozen dataclass
+class Request(msgspec.Struct, frozen=True):  # made three times as fast as a frozen dataclass
     """A request as a wire sees it: the body is unpacked, the caller is known and may ingest."""
 
     path: str
@@ -36,11 +35,13 @@ class Request(msgspec.Struct, frozen=True, dict=True):  # made ten times as fast
     caller: Caller
     received_at: datetime
     limits: Limits
+    # Which times its events may have; set by itself.
+    earliest_at: datetime = EPOCH
+    latest_at: datetime = EPOCH
 
-    @cached_property
-    def times_taken(self) -> tuple[datetime, datetime]:
-        """The earliest and the latest time that an event of this request may have."""
-        return self.received_at - self.limits.keep_events, self.received_at + MAX_CLOCK_AHEAD
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "earliest_at", self.received_at - self.limits.keep_events)
+        msgspec.structs.force_setattr(self, "latest_at", self.received_at + MAX_CLOCK_AHEAD)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -87,10 +88,9 @@ def refuse_time(at: datetime, pointer: str, request: Request) -> Refusal | None:
     """Why a time of an event or of a start cannot be stored, or None."""
     if at.tzinfo is None:
         return Refusal("naive_time", pointer, "The time has no offset: end it in Z, or in an offset such as +02:00.")
-    earliest, latest = request.times_taken
-    if earliest <= at <= latest:
+    if request.earliest_at <= at <= request.latest_at:
         return None
-    if at > latest:
+    if at > request.latest_at:
         return Refusal("in_future", pointer, "The time is more than 10 minutes ahead of the server's clock.")
     days = request.limits.keep_events.days
     return Refusal("too_old", pointer, f"The time is more than {days} days back, which is how long events are kept.")
