@@ -493,6 +493,58 @@ def test_a_rule_that_takes_too_long_leaves_the_others_of_its_kind_alone(
     assert stage.events() == [(2, "endless", "error", 0), (2, "other", "fired", 1), (2, "sane", "fired", 1)]
 
 
+def test_however_long_it_takes_to_find_what_rules_watch_it_is_done(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only looks are bounded: were this, the marks would stay, and each tick would fail as the one before."""
+    monkeypatch.setattr(looking, "KIND_TIMEOUT_S", 1.0)
+    stage.rule(0)
+    with stage.engine.begin() as connection:
+        connection.execute(
+            text(
+                "create function public.dawdle() returns trigger language plpgsql"
+                " as $$ begin perform pg_sleep(1.5); return null; end $$"
+            )
+        )
+        connection.execute(
+            text(
+                "create trigger dawdle after insert on pulsewatch.alert_target"
+                " for each statement execute function public.dawdle()"
+            )
+        )
+    stage.receive(0, ended("r1", 0), ended("r2", 0.5))
+    ticks(stage, 2)
+    assert plain(stage.events()) == [(2, "fired", 1)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "succeeded"),
+    [
+        ({"levels": {"warning": 1}, "params": {"statuses": ["cancelled"]}}, Status.CANCELLED, 0.3),
+        (
+            {"kind": "duration_threshold", "levels": {"warning": 5}, "params": {"statuses": ["failed"]}},
+            Status.FAILED,
+            0.7,
+        ),
+    ],
+)
+def test_what_the_state_tells_is_not_taken_for_rules_over_other_ends(
+    stage: Stage, spec: dict[str, Any], status: Status, succeeded: float
+) -> None:
+    """A short success is all that a pipeline's state tells of here, and none of these rules is about one."""
+    long, short = ended("long", 0.5, status), ended("short", succeeded, Status.SUCCEEDED)
+    long.duration_s, short.duration_s = 6.0, 1.0
+    stage.receive(1, short)
+    stage.rule(1, **spec)
+    ticks(stage, 2)
+    assert stage.events() == []
+    stage.receive(3, long)
+    ticks(stage, 4)
+    told = "select last_outcome, last_duration_s from pulsewatch.pipeline_state"
+    assert stage.rows(told) == [("succeeded", 1.0)]
+    assert plain(stage.events()) == [(4, "fired", 1)]
+
+
 def test_a_failure_that_an_older_worker_worked_out_counts_for_the_rate(stage: Stage) -> None:
     stage.receive(0, *(ended(f"r{number}", number / 10) for number in range(8)))
     stage.rule(1, kind="failure_rate", levels={"warning": 0.5}, params={"window_s": 3600})

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from pulsewatch import notifying
 from pulsewatch.alert_sql import ALERTS, FIRED_AT, INSERT_ALERTS, INSERT_EVENTS, SET_STANDINGS, STANDINGS, UPDATE_ALERTS
-from pulsewatch.db import fetch, fetch_all
+from pulsewatch.db import fetch
 from pulsewatch.episodes import EventKind, Standing, State, Step, Transition, closed
 from pulsewatch.events import digest16
 from pulsewatch.rules.base import Described, Evidence, Level, Observation, Verdict
@@ -120,7 +120,8 @@ def tell(
 
 def stand(connection: Connection, changes: Sequence[Change]) -> None:
     """Set where changes lead: the standings of their targets, and when those are looked at again."""
-    fetch_all(connection, *standings(changes))
+    for asked in standings(changes):
+        fetch(connection, *asked)
 
 
 def standings(changes: Sequence[Change]) -> list[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,7 @@ from pulsewatch import alert_targets, alert_writing, gate, reminders
 from pulsewatch.alert_writing import Change, stored_of
 from pulsewatch.db import fetch, fetch_all
 from pulsewatch.episodes import step
-from pulsewatch.looking import LookFailedError, Seen, bounds, look, look_or_fail
+from pulsewatch.looking import LookFailedError, Seen, bounds, look, look_or_fail, unbounded
 from pulsewatch.observing import looks_again_at, observation_of, policy_of, verdict_of
 from pulsewatch.rules.base import Described, Lack, Level, Verdict
 from pulsewatch.rules.rule import Rule
@@ -72,8 +72,8 @@ _WORKED_OUT = """
 """
 WORKED_OUT_UNTIL = f"select {_ON_GRID.format(_WORKED_OUT)} as worked_out_until"
 
-# A tick that a crash of the server takes back is done again, marks and all. What rests on it, as a message that is
-# sent or somebody's acknowledgement, is on disk no earlier than the tick.
+# What a crash of the server takes back of a tick is left to the next one, marks and all. What rests on it, as a message
+# that is sent or somebody's acknowledgement, is on disk no earlier. An alert that was only seen may be gone.
 _NO_WAIT_FOR_DISK = "set_config('synchronous_commit', 'off', true)"
 
 # Pipelines as texts of arrays, which go back as they are: no number is turned over on the way.
@@ -263,7 +263,7 @@ def evaluate(
     if record["away_s"] is not None:
         # The rule that tells of it reads it there.
         fetch(connection, RECORD, record)
-    (taken,), in_force, silence, _ = fetch_all(
+    (taken,), in_force, silent_for, _ = fetch_all(
         connection,
         (TAKE_MARKS, {"known_at": known_at}),
         (alert_targets.IN_FORCE, {}),
@@ -272,7 +272,10 @@ def evaluate(
     )
     client_ids, pipeline_ids, defined, touched_count, pipeline_count = taken
     if defined:
+        # However long that takes: nothing can be told before.
+        fetch(connection, *unbounded())
         alert_targets.retarget_pipelines(connection, [(one, other) for one, other in defined], as_of)
+        fetch(connection, *bounds())
     due = {"as_of": as_of, "known_at": known_at, "client_ids": client_ids, "pipeline_ids": pipeline_ids}
     rules = alert_targets.understood(in_force)
     is_many = touched_count >= max(MANY, GOOD_PART * pipeline_count)
@@ -284,7 +287,7 @@ def evaluate(
     events = 0
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
-        frozen_because = gate.frozen_because(connection, last, as_of, silence) if is_timed else None
+        frozen_because = gate.frozen_because(connection, last, as_of, silent_for) if is_timed else None
         those = [rule for rule in rules if rule.spec.definition.is_timed is is_timed]
         if not those:
             continue
@@ -304,7 +307,8 @@ def evaluate(
     *_, found = fetch_all(
         connection, *alert_writing.standings(changed), (RECORD, record), reminders.is_anything(as_of, now)
     )
-    reminders.remind(connection, as_of, now, found)
+    if reminders.remind(connection, as_of, now, found):
+        fetch(connection, RECORD, record | {"duration_s": monotonic() - began})
     return Ticked(as_of, touched_count, len(changed), events, frozen_because, is_careful)
 
 

@@ -87,10 +87,9 @@ select
     ) as usual_s
 from last
 """  # noqa: S608 - constants
-
-
 # What that gives: for how many seconds nothing has come, and how long is usual; no row where nothing ever came.
-Silence = Sequence[tuple[Any, ...]]
+SilentFor = Sequence[tuple[Any, ...]]
+
 
 # The rule that PulseWatch brings, as it brings it.
 RULE = Rule(0, None, BUILTIN_KEY, 1, normalised(RuleSpec.model_validate(BUILTIN)))
@@ -126,21 +125,21 @@ def still_there(connection: Connection, last: LastTick) -> None:
         connection.exec_driver_sql(STILL_THERE, {"now": last.now, "as_of": last.as_of})
 
 
-def frozen_because(connection: Connection, last: LastTick | None, as_of: datetime, silence: Silence) -> str | None:
-    """Why rules that measure time are left as they were; None: they are not. `silence`: what SILENCE gives."""
+def frozen_because(connection: Connection, last: LastTick | None, as_of: datetime, silent_for: SilentFor) -> str | None:
+    """Why rules that measure time are left as they were; None: they are not. `silent_for`: what SILENCE gives."""
     if last is not None and last.away_s is not None:
         return AWAY
-    if is_doubted(connection, as_of, silence):
+    if is_doubted(connection, as_of, silent_for):
         return DOUBTED
     is_recent = last is not None and last.doubted_at is not None and as_of - last.doubted_at < SETTLES_WITHIN
     return CATCHING_UP if is_recent else None
 
 
-def is_doubted(connection: Connection, as_of: datetime, silence: Silence) -> bool:
+def is_doubted(connection: Connection, as_of: datetime, silent_for: SilentFor) -> bool:
     """Whether events should arrive and do not: at first by how long it is usually silent, then by what should come."""
-    if not silence:
+    if not silent_for:
         return False
-    silent_s, usual_s = silence[0]
+    silent_s, usual_s = silent_for[0]
     if usual_s is not None and usual_s <= silent_s < DECIDED_AFTER_S:
         return True
     if silent_s < LONGEST_S:

@@ -43,6 +43,11 @@ def bounds(timeout_s: float | None = None) -> tuple[str, dict[str, Any]]:
     return BOUNDS, {"timeout_ms": int((KIND_TIMEOUT_S if timeout_s is None else timeout_s) * 1000)}
 
 
+def unbounded() -> tuple[str, dict[str, Any]]:
+    """The same for what must be done, however long it takes."""
+    return BOUNDS, {"timeout_ms": 0}
+
+
 def look_or_fail(connection: Connection, rules: Sequence[Rule], due: Mapping[str, Any], *, is_many: bool) -> list[Seen]:
     """What there is to see of rules, in the caller's transaction. `due`: the times, and which pipelines are touched.
 

@@ -64,8 +64,8 @@ unsettled as materialized (
 def _due_sql(columns: str = "", carried: str = "", state: str = "", by_key: str = BY_KEY, unless: str = "") -> str:
     """The targets of rules that marks touch (those of a client as a whole too), and those that are due.
 
-    Beside them what `state` tells of each pipeline, once for all its rules: `columns`, `carried` as columns of a row.
-    `unless`, joins and a condition, leaves out targets that are touched and not due.
+    Beside them what `state` tells of each pipeline, once for all its rules where it is looked up by key: `columns`,
+    `carried` as columns of a row. `unless`, joins and a condition, leaves out targets that are touched and not due.
     """
     return f"""
 touched as not materialized (
