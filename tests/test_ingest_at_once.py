@@ -76,23 +76,26 @@ def test_what_the_database_has_met_is_looked_up_and_remembered(met: Connection) 
     assert list(known.ids) == [("acme", "", "nightly")]
 
 
-def test_only_names_that_are_not_known_are_looked_up(met: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    step_by_step(met, submission(event(pipeline="hourly")))
+def test_a_client_that_is_met_is_learnt_whole_and_later_only_what_is_new(
+    met: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_by_step(met, submission(event(pipeline="hourly"), event(client="other")))
     known = resolve.Names()
     asked: list[set[resolve.Words]] = []
 
-    def look_up(connection: Connection, wanted: set[resolve.Words]) -> resolve.Names:
+    def look_up(connection: Connection, wanted: set[resolve.Words], met: set[str]) -> resolve.Names:
         asked.append(wanted)
-        return found(connection, wanted)
+        return found(connection, wanted, met)
 
     found = resolve.look_up
     monkeypatch.setattr(resolve, "look_up", look_up)
-    for number in range(3):
-        batch = submission(
-            event(minutes=number + 1), *[event(pipeline="hourly", run=str(one)) for one in range(number)]
-        )
-        assert at_once(met, batch, known=known) is not None
-    assert asked == [{("acme", "", "nightly")}, {("acme", "", "hourly")}]
+    assert at_once(met, submission(event(minutes=1)), known=known) is not None
+    assert set(known.ids) == {("acme", "", "nightly"), ("acme", "", "hourly")}
+    step_by_step(met, submission(event(pipeline="weekly")))
+    for pipeline in ("hourly", "weekly", "nightly"):
+        both = submission(event(pipeline=pipeline, run="r2"), event(minutes=2, pipeline="hourly"))
+        assert at_once(met, both, known=known) is not None
+    assert asked == [{("acme", "", "nightly")}, {("acme", "", "weekly")}]
 
 
 def test_the_ids_of_a_client_that_was_made_anew_are_learnt_anew(met: Connection) -> None:

@@ -174,7 +174,7 @@ def _look_up(connection: Connection, submissions: Sequence[Submission], known: r
     # The dictionary itself, not its keys: those would all be gone through, while other threads learn more.
     unknown = words.difference(known.ids)
     if unknown:
-        known.learn(resolve.look_up(connection, unknown))
+        known.learn(resolve.look_up(connection, unknown, known.met))
     return bool(unknown)
 
 

@@ -29,6 +29,7 @@ class Names:
 
     def __init__(self) -> None:
         self.ids: dict[Words, tuple[int, int]] = {}
+        self.met: set[str] = set()  # clients whose pipelines have been asked for
 
     def pipeline_id(self, words: Words, client_id: int) -> int | None:
         """The id of a pipeline of the client that has this id now."""
@@ -39,7 +40,9 @@ class Names:
         """Take over what another one holds."""
         if len(self.ids) + len(new.ids) > self.MAX_ENTRIES:
             self.ids.clear()
+            self.met.clear()
         self.ids.update(new.ids)
+        self.met.update(new.met)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,19 @@ def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, Known
     return {slug: KnownClient(client_id, is_archived) for client_id, slug, is_archived in rows}
 
 
-def look_up(connection: Connection, wanted: Collection[Words]) -> Names:
-    """The ids of those pipelines that are there."""
+def look_up(connection: Connection, wanted: Collection[Words], met: Collection[str]) -> Names:
+    """The ids of those pipelines that are there, and of all others of their clients where these are not among `met`."""
     found = Names()
-    clients = _select_clients(connection, sorted({client for client, _, _ in wanted}))
-    words = {(clients[slug].id, space, name): (slug, space, name) for slug, space, name in wanted if slug in clients}
-    for pipeline, pipeline_id in _select_pipelines(connection, sorted(words)).items():
-        found.ids[words[pipeline]] = (pipeline[0], pipeline_id)
+    found.met.update(slug for slug, _, _ in wanted if slug not in met)
+    if found.met:
+        rows = fetch(connection, _PIPELINES_OF, (sorted(found.met),))
+        found.ids.update(((slug, space, name), (client_id, id_)) for slug, space, name, client_id, id_ in rows)
+    missing = [words for words in wanted if words not in found.ids]
+    if missing:
+        clients = _select_clients(connection, sorted({slug for slug, _, _ in missing}))
+        named = {(clients[slug].id, space, name): slug for slug, space, name in missing if slug in clients}
+        for (client_id, space, name), id_ in _select_pipelines(connection, sorted(named)).items():
+            found.ids[named[client_id, space, name], space, name] = (client_id, id_)
     return found
 
 
@@ -142,6 +151,15 @@ def _lock_and_count(connection: Connection, missing: list[PipelineName], max_pip
     return over_limit
 
 
+# Of a client that is met for the first time, as after a start, all: else each transaction would look up some of them,
+# until the last has been met.
+_PIPELINES_OF = """
+    select client.slug, pipeline.namespace, pipeline.name, client.id, pipeline.id
+    from pulsewatch.client
+    inner join pulsewatch.pipeline on client.id = pipeline.client_id
+    where client.slug = any(%s)
+    limit 20000
+"""
 _NAMED = """
     from jsonb_to_recordset(%s::jsonb)
         as named (client_id bigint, namespace text, name text, slug text, digest uuid)
