@@ -91,11 +91,15 @@ def test_a_client_that_is_met_is_learnt_whole_and_later_only_what_is_new(
     monkeypatch.setattr(resolve, "look_up", look_up)
     assert at_once(met, submission(event(minutes=1)), known=known) is not None
     assert set(known.ids) == {("acme", "", "nightly"), ("acme", "", "hourly")}
+    assert known.met == {"acme"}
     step_by_step(met, submission(event(pipeline="weekly")))
     for pipeline in ("hourly", "weekly", "nightly"):
         both = submission(event(pipeline=pipeline, run="r2"), event(minutes=2, pipeline="hourly"))
         assert at_once(met, both, known=known) is not None
     assert asked == [{("acme", "", "nightly")}, {("acme", "", "weekly")}]
+    # Nothing is kept of clients that are not there: there is no end of those.
+    assert at_once(met, submission(event(client="unheard")), known=known) is None
+    assert known.met == {"acme"}
 
 
 def test_the_ids_of_a_client_that_was_made_anew_are_learnt_anew(met: Connection) -> None:

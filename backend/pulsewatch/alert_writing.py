@@ -80,23 +80,10 @@ class _Event:
         return summary(self.change.rule, self.change.target, self.value, self.threshold, evidence)
 
 
-def write(
-    connection: Connection,
-    changes: Iterable[Change],
-    *,
-    known_at: datetime | None = None,
-    now: datetime | None = None,
-    is_backfill: bool = False,
-) -> int:
-    """Write changes down, at most one of each target and rule; returns how many events there were.
-
-    `now` is the time of the moment where it is later than that of the changes.
-    What is written afterwards (`is_backfill`) leaves the standings as they are: `stand` sets those that go on.
-    """
-    changes = list(changes)
-    if not is_backfill:
-        stand(connection, changes)
-    return tell(connection, changes, known_at=known_at, now=now, is_backfill=is_backfill)
+def write(connection: Connection, changes: Sequence[Change]) -> int:
+    """Write changes down, at most one of each target and rule; returns how many events there were."""
+    stand(connection, changes)
+    return tell(connection, changes)
 
 
 def tell(
@@ -107,7 +94,11 @@ def tell(
     now: datetime | None = None,
     is_backfill: bool = False,
 ) -> int:
-    """The same without the standings: the events, and what people are to hear of them."""
+    """The same without the standings: the events, and what people are to hear of them.
+
+    `now` is the time of the moment where it is later than that of the changes.
+    What is written afterwards (`is_backfill`) leaves the standings as they are: `stand` sets those that go on.
+    """
     changes = sorted(changes, key=lambda change: (change.target.client_id, change.target.pipeline_id, change.rule.id))
     events = [event for change in changes for event in _events_of(change)]
     if events:

@@ -131,7 +131,7 @@ def _write(connection: Connection, pasts: Sequence[Sequence[Change]], targets: d
     events = 0
     for changes in zip_longest(*pasts):
         told = [change for change in changes if change is not None and change.step.transitions]
-        events += alert_writing.write(connection, told, is_backfill=True)
+        events += alert_writing.tell(connection, told, is_backfill=True)
     last = [past[-1] for past in pasts if past]
     alert_writing.stand(
         connection,

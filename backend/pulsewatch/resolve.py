@@ -29,7 +29,7 @@ class Names:
 
     def __init__(self) -> None:
         self.ids: dict[Words, tuple[int, int]] = {}
-        self.met: set[str] = set()  # clients whose pipelines have been asked for
+        self.met: set[str] = set()  # clients all of whose pipelines have been learnt, as they were then
 
     def pipeline_id(self, words: Words, client_id: int) -> int | None:
         """The id of a pipeline of the client that has this id now."""
@@ -83,10 +83,10 @@ def _select_clients(connection: Connection, slugs: list[str]) -> dict[str, Known
 def look_up(connection: Connection, wanted: Collection[Words], met: Collection[str]) -> Names:
     """The ids of those pipelines that are there, and of all others of their clients where these are not among `met`."""
     found = Names()
-    found.met.update(slug for slug, _, _ in wanted if slug not in met)
-    if found.met:
-        rows = fetch(connection, _PIPELINES_OF, (sorted(found.met),))
-        found.ids.update(((slug, space, name), (client_id, id_)) for slug, space, name, client_id, id_ in rows)
+    new = {slug for slug, _, _ in wanted if slug not in met}
+    for slug, space, name, client_id, id_ in fetch(connection, _PIPELINES_OF, (sorted(new),)) if new else ():
+        found.ids[slug, space, name] = (client_id, id_)
+        found.met.add(slug)
     missing = [words for words in wanted if words not in found.ids]
     if missing:
         clients = _select_clients(connection, sorted({slug for slug, _, _ in missing}))
