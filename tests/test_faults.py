@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import threading
@@ -320,10 +321,6 @@ def test_postgresql_restarted_under_load_loses_and_doubles_nothing_that_is_ever_
 
 def test_what_a_crash_takes_back_of_a_tick_the_next_one_does(breakable: tuple[EmbeddedPostgres, str]) -> None:
     embedded, dsn = breakable
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        # So long may what is committed without a wait for the disk be on its way there.
-        connection.execute("alter system set wal_writer_delay = '10s'")
-        connection.execute("select pg_reload_conf()")
     engine = make_engine(dsn, pool_size=5, application_name="tests")
     stage = Stage(engine, Settings())
     stage.receive(0, *(RunEvent("acme", "nightly", f"r{n}", Status.FAILED, at(n / 2)) for n in range(2)))
@@ -331,8 +328,15 @@ def test_what_a_crash_takes_back_of_a_tick_the_next_one_does(breakable: tuple[Em
         add_channel(connection)
     stage.rule(1, channels=["ops"])
     stage.work(2)
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("alter system set autovacuum = off")
+        admin.execute("select pg_reload_conf()")
+    # What does not wait for the disk gets there by this process, or with the next commit that waits.
+    writer = scalar(dsn, "select pid from pg_stat_activity where backend_type = 'walwriter'")
+    os.kill(writer, signal.SIGSTOP)
     assert alerting.tick(engine, at(2)) is not None
     assert stage.events() == [(2, "nightly", "fired", 1)]
+    os.kill(writer, signal.SIGKILL)
     embedded.stop("immediate")
     embedded.start()
     assert stage.events() == stage.rows("select from pulsewatch.notification") == []
