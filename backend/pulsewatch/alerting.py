@@ -263,43 +263,24 @@ def evaluate(
     if record["away_s"] is not None:
         # The rule that tells of it reads it there.
         fetch(connection, RECORD, record)
-    (taken,), in_force, silent_for, _ = fetch_all(
-        connection,
-        (TAKE_MARKS, {"known_at": known_at}),
-        (alert_targets.IN_FORCE, {}),
-        (gate.SILENCE, {"as_of": as_of}),
-        bounds(),
-    )
-    client_ids, pipeline_ids, defined, touched_count, pipeline_count = taken
-    if defined:
-        # However long that takes: nothing can be told before.
-        fetch(connection, *unbounded())
-        alert_targets.retarget_pipelines(connection, [(one, other) for one, other in defined], as_of)
-        fetch(connection, *bounds())
-    due = {"as_of": as_of, "known_at": known_at, "client_ids": client_ids, "pipeline_ids": pipeline_ids}
-    rules = alert_targets.understood(in_force)
-    is_many = touched_count >= max(MANY, GOOD_PART * pipeline_count)
-    if not touched_count:
-        # Most ticks find nothing, and no statement is the cheapest.
-        due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
-        rules = [rule for rule in rules if rule.id in due_rules]
+    taken = _take(connection, as_of, known_at)
     changed: list[Change] = []
     events = 0
     # Whether ingestion is well is told before what depends on it is looked at.
     for is_timed in (False, True):
-        frozen_because = gate.frozen_because(connection, last, as_of, silent_for) if is_timed else None
-        those = [rule for rule in rules if rule.spec.definition.is_timed is is_timed]
+        frozen_because = gate.frozen_because(connection, last, as_of, taken.silent_for) if is_timed else None
+        those = [rule for rule in taken.rules if rule.spec.definition.is_timed is is_timed]
         if not those:
             continue
         if frozen_because is not None:
-            fetch(connection, PUT_OFF, {**due, "rule_ids": [rule.id for rule in those]})
+            fetch(connection, PUT_OFF, {**taken.due, "rule_ids": [rule.id for rule in those]})
             continue
-        seen = (look if is_careful else look_or_fail)(connection, those, due, is_many=is_many)
+        seen = (look if is_careful else look_or_fail)(connection, those, taken.due, is_many=taken.is_many)
         changes = _changes(seen, {rule.id: rule for rule in those}, as_of)
         changed += changes
         events += alert_writing.tell(connection, _described(connection, changes), known_at=known_at, now=now)
     record |= {
-        "touched": touched_count,
+        "touched": taken.touched_count,
         "changed": len(changed),
         "frozen_because": frozen_because,
         "duration_s": monotonic() - began,
@@ -309,7 +290,43 @@ def evaluate(
     )
     if reminders.remind(connection, as_of, now, found):
         fetch(connection, RECORD, record | {"duration_s": monotonic() - began})
-    return Ticked(as_of, touched_count, len(changed), events, frozen_because, is_careful)
+    return Ticked(as_of, taken.touched_count, len(changed), events, frozen_because, is_careful)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a tick has to look at: of which rules, at what time (`due`), and at a good part of all targets or few."""
+
+    rules: Sequence[Rule]
+    due: Mapping[str, Any]
+    is_many: bool
+    touched_count: int
+    silent_for: gate.SilentFor
+
+
+def _take(connection: Connection, as_of: datetime, known_at: datetime) -> _Taken:
+    """Take the marks, and give pipelines that were defined anew the targets that they make."""
+    (marks,), in_force, silent_for, _ = fetch_all(
+        connection,
+        (TAKE_MARKS, {"known_at": known_at}),
+        (alert_targets.IN_FORCE, {}),
+        (gate.SILENCE, {"as_of": as_of}),
+        bounds(),
+    )
+    client_ids, pipeline_ids, defined, touched_count, pipeline_count = marks
+    if defined:
+        # However long that takes: nothing can be told before.
+        fetch(connection, *unbounded())
+        alert_targets.retarget_pipelines(connection, [(one, other) for one, other in defined], as_of)
+        fetch(connection, *bounds())
+    rules = alert_targets.understood(in_force)
+    if not touched_count:
+        # Most ticks find nothing, and no statement is the cheapest.
+        due_rules = {rule_id for (rule_id,) in fetch(connection, DUE_RULES, {"as_of": as_of})}
+        rules = [rule for rule in rules if rule.id in due_rules]
+    due = {"as_of": as_of, "known_at": known_at, "client_ids": client_ids, "pipeline_ids": pipeline_ids}
+    is_many = touched_count >= max(MANY, GOOD_PART * pipeline_count)
+    return _Taken(rules, due, is_many, touched_count, silent_for)
 
 
 def _changes(seen: Iterable[Seen], rules: Mapping[int, Rule], as_of: datetime) -> list[Change]:

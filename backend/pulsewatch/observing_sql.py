@@ -24,7 +24,12 @@ BY_KEYS = "select set_config('enable_nestloop', %(by_key)s, true), set_config('e
 
 _RULES = f"""
 rule as materialized (
-    select rule.*, {PARAMS}
+    select
+        rule.*, {PARAMS},
+        case
+            when rule.is_above then least(rule.warning, rule.critical)
+            else greatest(rule.warning, rule.critical)
+        end as bad_from
     from json_to_recordset(%(rules)s::json) as rule (
         rule_id bigint, kind text, params jsonb, thresholds double precision[], warning double precision,
         critical double precision, is_above boolean, is_lack_told boolean, delay_s double precision,
@@ -39,12 +44,7 @@ BY_KEY = "offset 0"
 
 def _is_bad(value: str) -> str:
     """Whether a value reaches a level of `rule`."""
-    return f"""(
-    case
-        when rule.is_above then {value} >= least(rule.warning, rule.critical)
-        else {value} <= greatest(rule.warning, rule.critical)
-    end
-)"""
+    return f"case when rule.is_above then {value} >= rule.bad_from else {value} <= rule.bad_from end"
 
 
 # The marks that are left: a tick has taken those of before.
@@ -120,19 +120,12 @@ def _of_state(table: str) -> str:
 
 
 def _passing_sql(kinds: Sequence[Kind]) -> str:
-    """The rules as `_unless_well` asks for them: from which value on it is bad, and whether the state tells it all."""
+    """The rules, and of each whether the state of a pipeline tells all that it asks."""
     cases = "\n".join(f"when '{kind.name}' then {kind.told.of}" for kind in kinds if kind.told is not None)
     is_told = f"case asked.kind {cases} end" if cases else "false"
     return f"""
 passing as materialized (
-    select
-        asked.*,
-        case
-            when asked.is_above then least(asked.warning, asked.critical)
-            else greatest(asked.warning, asked.critical)
-        end as bad_from,
-        asked.delay_s <= 0 and {is_told} as is_told
-    from rule as asked
+    select asked.*, asked.delay_s <= 0 and {is_told} as is_told from rule as asked
 )
 """
 
@@ -142,13 +135,7 @@ def _unless_well(kinds: Sequence[Kind]) -> str:
     cases = "\n".join(
         f"""when '{kind.name}' then
             ({kind.told.where})
-            and coalesce(
-                not case
-                    when rule.is_above then ({kind.told.value}) >= rule.bad_from
-                    else ({kind.told.value}) <= rule.bad_from
-                end,
-                not rule.is_lack_told
-            )
+            and coalesce(not {_is_bad(f"({kind.told.value})")}, not rule.is_lack_told)
             and coalesce({kind.told.next_at} >= coalesce(target.deadline_at, 'infinity'), true)
         """
         for kind in kinds
